@@ -1,0 +1,1 @@
+"""The simulator: models, cells, policies, schedulers, time models, engine and recorder."""

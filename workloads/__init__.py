@@ -1,0 +1,1 @@
+"""Traffic: requests, synthetic generators, arrival processes and readers of public traces."""

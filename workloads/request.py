@@ -1,0 +1,74 @@
+"""What travels through the simulator: one request, and the traffic that makes requests.
+
+Prefix identity
+---------------
+Two requests can share cached K/V for their first *i* tokens only if those tokens are equal. A
+request says so by its *prefix path*: a tuple of ``(branch, end)`` pairs with rising ``end``. The
+prefix of length *i* is identified by ``(branch, i)``, where ``branch`` belongs to the first pair
+with ``i <= end``. Equal identity means equal tokens **and** an equal prefix, so a branch is an
+edge of the tree of all token sequences, and comparing, hashing and slicing prefixes is integer
+arithmetic, whatever the trace called its blocks. The path reaches over prompt and output; the
+last branch holds what the request generates. A request without a path shares with nobody.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+PrefixPath = tuple[tuple[int, int], ...]
+
+
+@dataclass(slots=True)
+class Request:
+    """One request as a client sends it.
+
+    id: unique within the workload, rising in the order in which requests are made.
+    arrival: seconds since the start of the run.
+    prompt, output: tokens in, tokens out; both at least 1. ``output`` counts one sample.
+    path: prefix identity over ``prompt + output`` tokens (see the module's text), or None.
+    conversation, turn: which conversation this is a turn of (from 0), or None.
+    samples: completions generated in parallel from one prompt.
+    beam_width: width of a beam search over the output; 1 means none.
+    priority: smaller is more urgent.
+    slo_class: name of the service class whose objectives apply.
+    """
+
+    id: int
+    arrival: float
+    prompt: int
+    output: int
+    path: PrefixPath | None = None
+    conversation: int | None = None
+    turn: int = 0
+    samples: int = 1
+    beam_width: int = 1
+    priority: int = 0
+    slo_class: str = "default"
+
+
+class Traffic(ABC):
+    """The requests of one run, with the state that a closed loop needs. Used once."""
+
+    @abstractmethod
+    def arrivals(self) -> Iterator[Request]:
+        """Requests that come by themselves, in order of arrival, made one by one."""
+
+    def completed(self, request: Request, at: float) -> Request | None:
+        """The request that the end of ``request`` at time ``at`` (seconds) sets off, if any.
+
+        Its arrival is ``at`` or later. Open-loop traffic has none.
+        """
+        del request, at
+        return None
+
+
+class Workload(ABC):
+    """A description of traffic; every call of `traffic` yields the same requests again."""
+
+    name: str
+
+    @abstractmethod
+    def traffic(self) -> Traffic:
+        """Fresh traffic for one run. Same workload, same seed: the same requests."""
