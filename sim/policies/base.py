@@ -1,0 +1,193 @@
+"""The interface of an allocator policy.
+
+A policy decides where a (sequence, position) lives. It holds metadata, never K/V bytes. Within
+one engine step the scheduler asks and acts through it in this order::
+
+    hit = policy.lookup(seq)            # waiting sequences only: which prefix is there already
+    policy.can_admit(seq, hit)          # the gate
+    policy.allocate(seq, n, hit)        # all or nothing, for every sequence that shall run
+    policy.release(seq)                 # preempted, aborted
+    placement = policy.commit(step)     # once: reads, copies and shifts of the step
+    policy.release(seq)                 # finished
+
+A minimal policy implements `can_ever_hold`, `allocate`, `release` and `usage`. Everything else
+has a default that is right for a policy without sharing, and slow but exact for decode runs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence as SequenceOf
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sim.budget import Budget
+from sim.errors import UnsupportedOperation
+from sim.model import LayerGroup
+from sim.reads import exact_reads
+from sim.sequence import Sequence
+from sim.step import Cells, Copy, Placement, Reads, Shift, Step
+
+
+@dataclass(slots=True)
+class Usage:
+    """How the cells of one of a policy's caches are used at one moment. All counts are cells.
+
+    A policy lays out one cache for all layers (`ring`), one a layer group (`iswa`), or one pool
+    that the layer groups share (`paged`); `Policy.cache_of` says which cache serves a group.
+
+    ``capacity == live + reserved + internal + free`` always holds.
+
+    live: hold a token that some sequence can still attend to (a shared cell counts once).
+    reserved: set aside for tokens that will come.
+    internal: set aside and never used, or dead (masked for good, not yet given back).
+    free: to be had. external: the part of ``free`` that a request cannot get for want of one run.
+    shared: the part of ``live`` with more than one owner.
+    cell_bytes: K and V of one cell, over all layers that the cache serves.
+    """
+
+    capacity: int
+    live: int
+    reserved: int
+    internal: int
+    free: int
+    external: int
+    shared: int
+    cell_bytes: int
+
+
+class DecodeRun(ABC):
+    """A plan for up to ``steps`` decode steps of the same sequences, one token each a step."""
+
+    steps: int
+    reads: tuple[Reads, ...]
+    """Per layer group, arrays over ``steps``."""
+
+    @abstractmethod
+    def apply(self, steps: int) -> None:
+        """Do the first ``steps`` steps (at most ``self.steps``). A plan is applied once."""
+
+
+class Policy(ABC):
+    """Base class of all policies; see the module's text for the order of calls."""
+
+    name: ClassVar[str]
+
+    @dataclass(frozen=True)
+    class Options:
+        """Options of the policy; a subclass defines its own frozen dataclass of this name."""
+
+    def __init__(self, budget: Budget, options: Any = None) -> None:
+        """Lay out ``budget.bytes`` bytes; raises `InputError` where they hold not one cell."""
+        self.budget = budget
+        self.options = self.Options() if options is None else options
+        self.groups: tuple[LayerGroup, ...] = budget.model.groups()
+        self.cell_bytes: tuple[int, ...] = tuple(budget.cell_bytes_of(g) for g in self.groups)
+        self._copies: list[Copy] = []
+        self._shifts: list[Shift] = []
+
+    # What the scheduler asks.
+
+    def lookup(self, seq: Sequence) -> int:
+        """Leading tokens of a waiting sequence whose K/V is here already (prefix cache)."""
+        del seq
+        return 0
+
+    def chunk_of(self, seq: Sequence, computed: int, n: int) -> int:
+        """How many of the ``n`` tokens after ``computed`` one step may compute; 0 for none."""
+        del seq, computed
+        return n
+
+    @abstractmethod
+    def can_ever_hold(self, seq: Sequence) -> bool:
+        """Whether the whole of ``seq`` would fit into an otherwise empty cache."""
+
+    def can_admit(self, seq: Sequence, hit: int) -> bool:
+        """The gate: whether ``seq`` may leave the waiting queue. By default always."""
+        del seq, hit
+        return True
+
+    # What the scheduler does.
+
+    @abstractmethod
+    def allocate(self, seq: Sequence, n: int, hit: int = 0) -> bool:
+        """Give room to ``n`` tokens after ``seq.computed + hit``; False changes nothing visible.
+
+        ``hit`` tokens of the prefix cache are taken over at the same time.
+        """
+
+    @abstractmethod
+    def release(self, seq: Sequence) -> None:
+        """Take everything back that ``seq`` holds; nothing if it holds nothing."""
+
+    def commit(self, step: Step) -> Placement:
+        """Fix the places of all runs of ``step`` and say what the step reads, copies, shifts."""
+        return self.placed(exact_reads(self.groups, step.runs))
+
+    def placed(self, reads: tuple[Reads, ...]) -> Placement:
+        """A placement with ``reads`` and all copies and shifts that are owed, which it takes."""
+        placement = Placement(reads, self._copies, self._shifts)
+        self._copies, self._shifts = [], []
+        return placement
+
+    def fork(self, parent: Sequence, child: Sequence) -> bool:
+        """Let ``child`` hold all computed tokens of ``parent``; False where there is no room."""
+        raise UnsupportedOperation(self.name, f"fork {parent!r}", "it shares nothing")
+
+    def swap_out(self, seq: Sequence) -> int:
+        """Give up the cells of ``seq`` for a copy on the host; returns its bytes."""
+        size = self.held_bytes(seq)
+        self.release(seq)
+        return size
+
+    def swap_in(self, seq: Sequence) -> int | None:
+        """Make room for the ``seq.computed`` tokens on the host; bytes, or None for no room."""
+        computed, seq.computed = seq.computed, 0
+        fits = self.allocate(seq, computed)
+        seq.computed = computed
+        return self.held_bytes(seq) if fits else None
+
+    def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
+        """Plan up to ``steps`` decode steps, or None where only single steps are offered.
+
+        The plan ends before a step that would need `allocate` to say no. Changes nothing.
+        """
+        del seqs, steps
+        return None
+
+    # What everybody may ask at any moment.
+
+    @abstractmethod
+    def usage(self) -> tuple[Usage, ...]:
+        """Per cache, from counters: the cost does not grow with the number of cells."""
+
+    @abstractmethod
+    def holders(self) -> Iterable[int]:
+        """Ids of all sequences that hold anything."""
+
+    def held_bytes(self, seq: Sequence) -> int:
+        """Bytes of K/V that moving ``seq`` to the host has to carry."""
+        return sum(self.cell_bytes) * seq.computed
+
+    def cache_of(self, group: int) -> int:
+        """The cache that serves layer group ``group``; by default one cache serves them all."""
+        del group
+        return 0
+
+    def largest_free_run(self, cache: int = 0) -> int:
+        """Cells of the longest run of free cells in the cache."""
+        return self.usage()[cache].free
+
+    def cells_of(self, seq: Sequence, group: int = 0) -> tuple[Cells, Cells]:
+        """Positions that ``seq`` holds for a layer group, rising, and the cell of each.
+
+        Cells are addresses within ``cache_of(group)``.
+        """
+        raise UnsupportedOperation(self.name, f"name the cells of {seq!r}", "it has none")
+
+    def owners(self, cache: int = 0) -> Cells:
+        """For every cell the sequence that holds it: -1 free, -2 several, -3 set aside or dead."""
+        raise UnsupportedOperation(self.name, "draw its cells", "it has none")
+
+    def check_integrity(self) -> None:
+        """Raise `IntegrityError` where a conservation law is broken. Slow, for tests."""

@@ -1,0 +1,114 @@
+"""The value that travels through an engine step: what runs, where it lives, what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.sequence import Sequence
+
+Cells: TypeAlias = NDArray[np.int64]
+Count: TypeAlias = "int | NDArray[np.int64]"
+"""A number of one step, or an array of it over the steps of a decode run."""
+
+
+class Run(NamedTuple):
+    """``n`` tokens of ``seq`` from position ``start`` on, computed in one step."""
+
+    seq: Sequence
+    start: int
+    n: int
+
+
+@dataclass(slots=True)
+class Step:
+    """What a scheduler decided for one engine step.
+
+    runs: tokens to compute, in scheduling order.
+    admitted, resumed: sequences that left the waiting queue, first time or after a preemption.
+    preempted: in the order of preemption. refused: (sequence, reason) for every failed try.
+    swapped_out, swapped_in: bytes that the host link has to carry before the step may start.
+    """
+
+    runs: list[Run] = field(default_factory=list)
+    admitted: list[Sequence] = field(default_factory=list)
+    resumed: list[Sequence] = field(default_factory=list)
+    preempted: list[Sequence] = field(default_factory=list)
+    refused: list[tuple[Sequence, str]] = field(default_factory=list)
+    swapped_out: int = 0
+    swapped_in: int = 0
+
+
+class Reads(NamedTuple):
+    """What attention reads in one layer group during a step (or a decode run, as arrays).
+
+    cells: K/V cells loaded, dead and foreign ones included, summed over sequences.
+    pairs: query-cell pairs that are scored, masked ones included.
+    gathers: block-table entries (or single scattered cells) followed to find the cells.
+    """
+
+    cells: Count
+    pairs: Count
+    gathers: Count
+
+
+@dataclass(slots=True)
+class Copy:
+    """K/V moved inside the cache: ``dst[i]`` takes what ``src[i]`` held before the step.
+
+    kind: why it is moved: ``cow``, ``defrag``, ``compaction``, ``stream``, ``fork``.
+    group: index of the layer group. src, dst: physical cells, equal in number.
+    bytes: K and V of all layers of the group.
+    """
+
+    kind: str
+    group: int
+    src: Cells
+    dst: Cells
+    bytes: int
+
+
+@dataclass(slots=True)
+class Shift:
+    """A K-shift: the keys of ``cells`` of ``group`` are rotated by ``deltas`` positions."""
+
+    group: int
+    cells: Cells
+    deltas: Cells
+    bytes: int
+
+
+@dataclass(slots=True)
+class Placement:
+    """What a policy adds to a step: what attention reads, and the work it owes beforehand."""
+
+    reads: tuple[Reads, ...]
+    copies: list[Copy] = field(default_factory=list)
+    shifts: list[Shift] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Work:
+    """A step (or a run of equal decode steps) as a time model sees it.
+
+    tokens: rows through the linear layers. sequences: rows through the output head.
+    prefills: (new tokens, context before them) of every run that is not a decode.
+    decodes: number of decoding sequences; decode_context: sum of their lengths, the new token
+    included; decode_longest: the longest of them.
+    reads: per layer group. Arrays over steps where the work is a run of ``steps`` steps.
+    copy_bytes, shift_bytes: K/V bytes moved inside the cache, and rotated in place.
+    """
+
+    tokens: int
+    sequences: int
+    reads: tuple[Reads, ...]
+    prefills: tuple[tuple[int, int], ...] = ()
+    decodes: int = 0
+    decode_context: Count = 0
+    decode_longest: Count = 0
+    copy_bytes: int = 0
+    shift_bytes: int = 0
+    steps: int = 1
