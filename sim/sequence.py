@@ -26,12 +26,14 @@ class Sequence:
         request shares with nobody. Private branches are negative.
     prompt: prompt length in tokens. limit: length at which the sequence is finished.
     tokens: tokens known so far, the prompt and what was sampled (vLLM's ``num_tokens``).
+    high: the most tokens that were ever computed; what is computed again below it is recomputed.
     computed: leading tokens whose K/V the cache holds or that the running step computes.
     """
 
     __slots__ = (
         "arrival",
         "computed",
+        "high",
         "hit",
         "id",
         "limit",
@@ -57,6 +59,7 @@ class Sequence:
         self.arrival = request.arrival
         self.tokens = request.prompt
         self.computed = 0
+        self.high = 0
         self.hit = 0
         self.preemptions = 0
         self.recomputed = 0

@@ -83,8 +83,13 @@ class Shift:
 
 @dataclass(slots=True)
 class Placement:
-    """What a policy adds to a step: what attention reads, and the work it owes beforehand."""
+    """What a policy adds to a step: what attention reads, and the work it owes beforehand.
 
+    runs: tokens that really have to be computed; more than were scheduled where K/V is not kept.
+    reads: per layer group of the model.
+    """
+
+    runs: list[Run]
     reads: tuple[Reads, ...]
     copies: list[Copy] = field(default_factory=list)
     shifts: list[Shift] = field(default_factory=list)
@@ -102,7 +107,7 @@ class Work:
     copy_bytes, shift_bytes: K/V bytes moved inside the cache, and rotated in place.
     """
 
-    tokens: int
+    tokens: Count
     sequences: int
     reads: tuple[Reads, ...]
     prefills: tuple[tuple[int, int], ...] = ()

@@ -26,7 +26,7 @@ from sim.errors import UnsupportedOperation
 from sim.model import LayerGroup
 from sim.reads import exact_reads
 from sim.sequence import Sequence
-from sim.step import Cells, Copy, Placement, Reads, Shift, Step
+from sim.step import Cells, Copy, Count, Placement, Reads, Shift, Step
 
 
 @dataclass(slots=True)
@@ -44,15 +44,16 @@ class Usage:
     free: to be had. external: the part of ``free`` that a request cannot get for want of one run.
     shared: the part of ``live`` with more than one owner.
     cell_bytes: K and V of one cell, over all layers that the cache serves.
+    In the plan of a decode run every count is an array over its steps (or one number for all).
     """
 
     capacity: int
-    live: int
-    reserved: int
-    internal: int
-    free: int
-    external: int
-    shared: int
+    live: Count
+    reserved: Count
+    internal: Count
+    free: Count
+    external: Count
+    shared: Count
     cell_bytes: int
 
 
@@ -60,8 +61,13 @@ class DecodeRun(ABC):
     """A plan for up to ``steps`` decode steps of the same sequences, one token each a step."""
 
     steps: int
+    """Steps that find room; at least 1."""
     reads: tuple[Reads, ...]
     """Per layer group, arrays over ``steps``."""
+    usage: tuple[Usage, ...]
+    """Per cache, as `Policy.usage` would answer during each of the steps."""
+    tokens: Count | None = None
+    """Tokens computed by each step where they are not just one a sequence (see `Placement.runs`)."""
 
     @abstractmethod
     def apply(self, steps: int) -> None:
@@ -122,11 +128,11 @@ class Policy(ABC):
 
     def commit(self, step: Step) -> Placement:
         """Fix the places of all runs of ``step`` and say what the step reads, copies, shifts."""
-        return self.placed(exact_reads(self.groups, step.runs))
+        return self.placed(step, exact_reads(self.groups, step.runs))
 
-    def placed(self, reads: tuple[Reads, ...]) -> Placement:
-        """A placement with ``reads`` and all copies and shifts that are owed, which it takes."""
-        placement = Placement(reads, self._copies, self._shifts)
+    def placed(self, step: Step, reads: tuple[Reads, ...]) -> Placement:
+        """A placement of ``step`` with all copies and shifts that are owed, which it takes."""
+        placement = Placement(step.runs, reads, self._copies, self._shifts)
         self._copies, self._shifts = [], []
         return placement
 
