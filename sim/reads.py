@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.model import LayerGroup
 from sim.step import Reads, Run
+
+CountT = TypeVar("CountT", int, NDArray[np.int64])
 
 
 def attended(group: LayerGroup, position: int) -> int:
@@ -19,21 +25,22 @@ def attended(group: LayerGroup, position: int) -> int:
     return 0
 
 
-def _sum_to(n: int) -> int:
+def _sum_to(n: CountT) -> CountT:
     return n * (n + 1) // 2
 
 
-def pairs_before(group: LayerGroup, position: int) -> int:
-    """Query-cell pairs of all tokens at positions below ``position``, in closed form."""
+def pairs_before(group: LayerGroup, position: CountT) -> CountT:
+    """Query-cell pairs of all tokens at positions below ``position`` (a number or an array)."""
     if group.kind == "full":
         return _sum_to(position)
     if group.kind == "swa":
-        short = min(position, group.window)
+        # The smaller of the two, in a form that holds for numbers and arrays alike.
+        short = (position + group.window - abs(position - group.window)) // 2
         return _sum_to(short) + (position - short) * group.window
     if group.kind == "chunked":
         whole, rest = divmod(position, group.window)
         return whole * _sum_to(group.window) + _sum_to(rest)
-    return 0
+    return position * 0
 
 
 def cells_read(group: LayerGroup, start: int, n: int) -> int:
@@ -58,4 +65,54 @@ def exact_reads(groups: tuple[LayerGroup, ...], runs: Iterable[Run]) -> tuple[Re
             0,
         )
         for group in groups
+    )
+
+
+def attended_in_run(
+    group: LayerGroup, lengths: NDArray[np.int64], steps: int
+) -> NDArray[np.int64]:
+    """Sum of `attended` over sequences for each of ``steps`` decode steps, shape (steps,).
+
+    ``lengths``: tokens held by each sequence before the first step, shape (sequences,).
+    The cost is sequences + steps, not their product.
+    """
+    step = np.arange(steps, dtype=np.int64)
+    if group.kind == "full":
+        return int(lengths.sum()) + len(lengths) * (step + 1)
+    if group.kind == "swa":
+        return len(lengths) * group.window - _shortfall(group.window - 1 - lengths, steps)
+    if group.kind == "chunked":
+        phase = lengths % group.window
+        grown: NDArray[np.int64] = int(phase.sum()) + len(lengths) * (step + 1)
+        return grown - group.window * _wraps(group.window - phase, group.window, steps)
+    return np.zeros(steps, dtype=np.int64)
+
+
+def _shortfall(slack: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
+    """Sum over i of max(0, slack[i] - k) for every step k."""
+    slack = np.maximum(slack, 0)
+    ends = np.bincount(np.minimum(slack, steps), minlength=steps + 1)
+    still_short = len(slack) - np.cumsum(ends)[:steps]
+    total = np.empty(steps, dtype=np.int64)
+    total[0] = slack.sum()
+    total[1:] = total[0] - np.cumsum(still_short[:-1])
+    return total
+
+
+def _wraps(first: NDArray[np.int64], period: int, steps: int) -> NDArray[np.int64]:
+    """How often, up to every step, something happened that first happens at step ``first[i]``."""
+    happened = np.zeros(steps, dtype=np.int64)
+    while len(first := first[first < steps]):
+        happened += np.bincount(first, minlength=steps)
+        first = first + period
+    return np.cumsum(happened)
+
+
+def exact_reads_of_run(
+    groups: tuple[LayerGroup, ...], lengths: NDArray[np.int64], steps: int
+) -> tuple[Reads, ...]:
+    """`exact_reads` for each of ``steps`` decode steps of sequences with these ``lengths``."""
+    return tuple(
+        Reads(cells, cells, 0)
+        for cells in (attended_in_run(group, lengths, steps) for group in groups)
     )

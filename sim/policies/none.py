@@ -1,0 +1,85 @@
+"""`none`: no cache at all; every step computes the whole sequence again (O(n^2) in its length)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence as SequenceOf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.budget import Budget
+from sim.policies.base import DecodeRun, Policy, Usage
+from sim.reads import exact_reads, pairs_before
+from sim.sequence import Sequence
+from sim.step import Placement, Reads, Run, Step
+
+
+class NoCache(Policy):
+    """The baseline: nothing is kept, so nothing can run out, and everything is computed again.
+
+    A prompt that is cut into chunks computes its earlier chunks again with each of them. The
+    scheduler's token budget counts new tokens only.
+    """
+
+    name = "none"
+
+    def __init__(self, budget: Budget, options: Any = None) -> None:
+        super().__init__(budget, options)
+        self._running: set[int] = set()
+
+    def can_ever_hold(self, seq: Sequence) -> bool:
+        """Always: there is nothing to hold."""
+        return True
+
+    def allocate(self, seq: Sequence, n: int, hit: int = 0) -> bool:
+        """Always possible."""
+        self._running.add(seq.id)
+        return True
+
+    def release(self, seq: Sequence) -> None:
+        """Forget that ``seq`` ran."""
+        self._running.discard(seq.id)
+
+    def commit(self, step: Step) -> Placement:
+        """Every run starts at position 0 again."""
+        whole = [Run(run.seq, 0, run.start + run.n) for run in step.runs]
+        placement = self.placed(step, exact_reads(self.groups, whole))
+        placement.runs = whole
+        return placement
+
+    def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun:
+        """Steps of growing length; there is no limit to them."""
+        return _Recomputation(self, np.array([seq.computed for seq in seqs]), steps)
+
+    def usage(self) -> tuple[Usage, ...]:
+        """Nothing of nothing: the policy uses no K/V memory."""
+        return (Usage(0, 0, 0, 0, 0, 0, 0, sum(self.cell_bytes)),)
+
+    def holders(self) -> Iterable[int]:
+        """Nobody holds anything."""
+        return ()
+
+    def swap_out(self, seq: Sequence) -> int:
+        """There is nothing to carry to the host."""
+        self.release(seq)
+        return 0
+
+
+class _Recomputation(DecodeRun):
+    def __init__(self, policy: NoCache, lengths: NDArray[np.int64], steps: int) -> None:
+        self.steps = steps
+        self.usage = policy.usage()
+        after = lengths[:, None] + np.arange(1, steps + 1)
+        self.tokens = after.sum(axis=0)
+        self.reads = tuple(
+            Reads(
+                self.tokens if group.kind in ("full", "swa", "chunked") else 0,
+                pairs_before(group, after).sum(axis=0),
+                0,
+            )
+            for group in policy.groups
+        )
+
+    def apply(self, steps: int) -> None:
+        pass

@@ -1,0 +1,1 @@
+"""Time models: the only part that knows the hardware."""

@@ -1,0 +1,31 @@
+"""The interface of a time model."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.step import Work
+
+Seconds: TypeAlias = "float | NDArray[np.float64]"
+
+
+class TimeModel(ABC):
+    """How long a step takes. The only thing that knows the hardware."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def seconds(self, work: Work) -> Seconds:
+        """Duration of the step, or of each step where ``work`` is a decode run.
+
+        Element by element the same operations in the same order, so that a run of steps gets the
+        same bits as its steps one by one.
+        """
+
+    @abstractmethod
+    def swap_seconds(self, n_bytes: int, to_host: bool) -> float:
+        """Time that the host link is busy with a transfer of ``n_bytes``."""
