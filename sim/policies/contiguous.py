@@ -1,0 +1,249 @@
+"""`contiguous`: one run of cells for every sequence, reserved when it is admitted.
+
+What FasterTransformer and Orca do, in the variants that the PagedAttention paper (SOSP'23,
+section 6.1) compares with: the longest sequence there may be (`max`), the output rounded up to a
+power of two (`pow2`), the true length as if it were known (`oracle`); and `exact`, which grows
+cell by cell and moves the sequence when its neighbour is in the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence as SequenceOf
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from sim.budget import Budget
+from sim.errors import IntegrityError
+from sim.policies.base import DecodeRun, Policy, Usage
+from sim.policies.freelist import BuddyList, FitList, FreeList
+from sim.reads import exact_reads_of_run
+from sim.sequence import Sequence
+from sim.step import Cells, Copy
+from workloads.errors import InputError
+
+
+@dataclass(slots=True)
+class _Slot:
+    """``size`` cells from ``start`` on, ``live`` of them written, ``final`` needed in the end."""
+
+    start: int
+    size: int
+    live: int
+    final: int
+
+    @property
+    def reserved(self) -> int:
+        return min(max(self.final, self.live), self.size) - self.live
+
+    @property
+    def internal(self) -> int:
+        return self.size - self.live - self.reserved
+
+
+class Contiguous(Policy):
+    """One contiguous run of cells a sequence; all layers are kept in full."""
+
+    name = "contiguous"
+
+    @dataclass(frozen=True)
+    class Options:
+        """How much is reserved, where it is put, and whether holes are closed.
+
+        reserve: max, pow2, oracle or exact (see the module's text).
+        fit: first (lowest address), best (shortest run that serves) or buddy (powers of two).
+        compaction: move all sequences together when the free cells would do but no run does.
+        """
+
+        reserve: Literal["max", "pow2", "oracle", "exact"] = "pow2"
+        fit: Literal["first", "best", "buddy"] = "first"
+        compaction: bool = False
+
+    options: Options
+
+    def __init__(self, budget: Budget, options: Options | None = None) -> None:
+        super().__init__(budget, options)
+        self.cell = sum(self.cell_bytes)
+        self.capacity = budget.bytes // self.cell
+        if self.capacity < 1:
+            raise InputError(
+                f"{budget.bytes} bytes of K/V memory hold no token of {budget.model.name}"
+                f" ({self.cell} bytes)"
+            )
+        if self.options.compaction and self.options.fit == "buddy":
+            raise InputError("contiguous.compaction: the buddy system has fixed places")
+        self._free: FreeList = (
+            BuddyList(self.capacity)
+            if self.options.fit == "buddy"
+            else FitList(self.capacity, best=self.options.fit == "best")
+        )
+        self._slots: dict[int, _Slot] = {}
+        self._live = self._reserved = self._internal = 0
+
+    def reservation_of(self, seq: Sequence) -> int:
+        """Cells that ``seq`` asks for when it is admitted."""
+        longest = min(self.budget.max_model_len, self.capacity)
+        if self.options.reserve == "max":
+            return max(longest, seq.limit)
+        if self.options.reserve == "pow2":
+            output = seq.limit - seq.prompt
+            return max(min(seq.prompt + (1 << (output - 1).bit_length()), longest), seq.limit)
+        return seq.limit
+
+    def can_ever_hold(self, seq: Sequence) -> bool:
+        """Whether the reservation is no larger than the largest run of an empty cache."""
+        return self.reservation_of(seq) <= self._largest_when_empty()
+
+    def _largest_when_empty(self) -> int:
+        if self.options.fit == "buddy":
+            return 1 << (self.capacity.bit_length() - 1)
+        return self.capacity
+
+    def allocate(self, seq: Sequence, n: int, hit: int = 0) -> bool:
+        """Reserve at the first call; later calls use the reservation or, if `exact`, grow it."""
+        slot = self._slots.get(seq.id)
+        needed = seq.computed + n
+        if slot is None:
+            exact = self.options.reserve == "exact"
+            size = needed if exact else self.reservation_of(seq)
+            start = self._take(size)
+            if start is None:
+                return False
+            slot = self._slots[seq.id] = _Slot(start, 0, 0, seq.limit)
+            self._change(slot, size=self._free.size_of(size))
+        elif needed > slot.size and not self._grow(slot, needed):
+            return False
+        self._change(slot, live=needed)
+        return True
+
+    def _change(self, slot: _Slot, size: int | None = None, live: int | None = None) -> None:
+        """Set fields of ``slot`` and keep the counters in step."""
+        self._count(slot, -1)
+        slot.size = slot.size if size is None else size
+        slot.live = slot.live if live is None else live
+        self._count(slot, 1)
+
+    def _count(self, slot: _Slot, sign: int) -> None:
+        self._live += sign * slot.live
+        self._reserved += sign * slot.reserved
+        self._internal += sign * slot.internal
+
+    def _take(self, n: int) -> int | None:
+        start = self._free.take(n)
+        if start is None and self.options.compaction and self._free.free >= n:
+            self._compact()
+            start = self._free.take(n)
+        return start
+
+    def _grow(self, slot: _Slot, needed: int) -> bool:
+        """Lengthen the slot in place, or move it to where it fits."""
+        end, more = slot.start + slot.size, needed - slot.size
+        if isinstance(self._free, FitList) and self._free.extend(end, more):
+            self._change(slot, size=needed)
+            return True
+        start = self._take(needed)
+        if start is None:
+            return False
+        self._owe(slot.start, start, slot.live, "grow")
+        self._free.give(slot.start, slot.size)
+        slot.start = start
+        self._change(slot, size=self._free.size_of(needed))
+        return True
+
+    def _owe(self, src: int, dst: int, n: int, kind: str) -> None:
+        cells = np.arange(n, dtype=np.int64)
+        self._copies.append(Copy(kind, 0, src + cells, dst + cells, n * self.cell))
+
+    def _compact(self) -> None:
+        """Move every slot down to its predecessor's end."""
+        end = 0
+        for slot in sorted(self._slots.values(), key=lambda slot: slot.start):
+            self._free.give(slot.start, slot.size)
+            if slot.start != end:
+                self._owe(slot.start, end, slot.live, "compaction")
+                slot.start = end
+            end += slot.size
+        self._free.take(end)
+
+    def release(self, seq: Sequence) -> None:
+        """Give the whole reservation back."""
+        slot = self._slots.pop(seq.id, None)
+        if slot is not None:
+            self._count(slot, -1)
+            self._free.give(slot.start, slot.size)
+
+    def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
+        """Nothing but counters moves while reservations last; `exact` grows step by step."""
+        if self.options.reserve == "exact":
+            return None
+        return _ContiguousRun(self, [self._slots[seq.id] for seq in seqs], steps)
+
+    def usage(self) -> tuple[Usage, ...]:
+        """One cache for all layers."""
+        free = self._free.free
+        return (
+            Usage(
+                self.capacity,
+                self._live,
+                self._reserved,
+                self._internal,
+                free,
+                free - self._free.largest,
+                0,
+                self.cell,
+            ),
+        )
+
+    def holders(self) -> Iterable[int]:
+        """Ids of all sequences with a reservation."""
+        return self._slots.keys()
+
+    def largest_free_run(self, cache: int = 0) -> int:
+        """The largest request that would be met now."""
+        return self._free.largest
+
+    def cells_of(self, seq: Sequence, group: int = 0) -> tuple[Cells, Cells]:
+        """Position p lives p cells behind the start of the reservation."""
+        slot = self._slots[seq.id]
+        positions = np.arange(slot.live, dtype=np.int64)
+        return positions, slot.start + positions
+
+    def owners(self, cache: int = 0) -> Cells:
+        """Written cells by owner; -3 where a reservation is not written yet."""
+        owners = np.full(self.capacity, -1, dtype=np.int64)
+        for owner, slot in self._slots.items():
+            owners[slot.start : slot.start + slot.size] = -3
+            owners[slot.start : slot.start + slot.live] = owner
+        return owners
+
+    def check_integrity(self) -> None:
+        """Reservations do not overlap, and reserved + free = capacity."""
+        end = 0
+        for slot in sorted(self._slots.values(), key=lambda slot: slot.start):
+            if slot.start < end or slot.live > slot.size:
+                raise IntegrityError(f"reservation at {slot.start} overlaps or overflows")
+            end = slot.start + slot.size
+        usage = self.usage()[0]
+        held = sum(slot.size for slot in self._slots.values())
+        counted = self._live + self._reserved + self._internal
+        if held != counted or held + usage.free != self.capacity or end > self.capacity:
+            raise IntegrityError(f"{held} cells held, {counted} counted, {usage.free} free")
+
+
+class _ContiguousRun(DecodeRun):
+    def __init__(self, policy: Contiguous, slots: list[_Slot], steps: int) -> None:
+        self._policy = policy
+        self._slots = slots
+        self.steps = min(steps, min(slot.size - slot.live for slot in slots))
+        lengths = np.array([slot.live for slot in slots], dtype=np.int64)
+        self.reads = exact_reads_of_run(policy.groups, lengths, self.steps)
+        grown = len(slots) * np.arange(1, self.steps + 1, dtype=np.int64)
+        usage = policy.usage()[0]
+        usage.live = usage.live + grown
+        usage.reserved = usage.reserved - grown
+        self.usage = (usage,)
+
+    def apply(self, steps: int) -> None:
+        for slot in self._slots:
+            self._policy._change(slot, live=slot.live + steps)
