@@ -1,0 +1,174 @@
+"""Models from Hugging Face ``config.json`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sim import hf_attention as attention
+from sim import hf_feed_forward as feed_forward
+from sim import hf_state as state
+from sim.hf_fields import Fields, read_fields
+from sim.layers import LayerSpec
+from sim.model import NO_LIMIT, ModelSpec
+from workloads.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How the configs of one ``model_type`` are read.
+
+    layers: reader of the layers. tied: whether embedding and head are one where the file does
+    not say. defaults: fields that published files leave out, with the value of their class.
+    """
+
+    layers: Callable[[Fields], tuple[LayerSpec, ...]]
+    tied: bool = False
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+def _plain(kind_of: attention.KindOf = attention.all_full, tied: bool = False) -> _Family:
+    return _Family(attention.decoder(kind_of, feed_forward.gated), tied)
+
+
+def _opt(f: Fields) -> tuple[LayerSpec, ...]:
+    if f.integer("word_embed_proj_dim", f.integer("hidden_size")) != f.integer("hidden_size"):
+        raise InputError(f"{f.where}: field 'word_embed_proj_dim' must equal hidden_size")
+    return attention.decoder(attention.all_full, feed_forward.ungated)(f)
+
+
+_GEMMA3 = _Family(
+    attention.decoder(attention.every_nth_full(6), feed_forward.gated),
+    tied=True,
+    defaults={
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+    },
+)
+_LLAMA4 = _Family(attention.decoder(attention.llama4_kind, feed_forward.llama4_experts))
+_QWEN_MOE = _Family(attention.decoder(attention.upper_sliding, feed_forward.qwen_experts))
+_GPT_OSS = _Family(attention.decoder(attention.every_nth_full(2), feed_forward.local_experts))
+
+FAMILIES: dict[str, _Family] = {
+    "cohere": _plain(tied=True),
+    "cohere2": _plain(attention.every_nth_full(4), tied=True),
+    "deepseek_v2": _Family(attention.deepseek),
+    "deepseek_v3": _Family(attention.deepseek),
+    "falcon_h1": _Family(state.falcon_h1),
+    "falcon_mamba": _Family(state.mamba, tied=True),
+    "gemma": _plain(tied=True),
+    "gemma2": _plain(attention.every_nth_full(2), tied=True),
+    "gemma3": _GEMMA3,
+    "gemma3_text": _GEMMA3,
+    "gpt_oss": _GPT_OSS,
+    "granite": _plain(),
+    "jamba": _Family(state.jamba),
+    "kimi_k2": _Family(attention.deepseek),
+    "lfm2": _Family(state.lfm2, tied=True),
+    "llama": _plain(),
+    "llama4": _LLAMA4,
+    "llama4_text": _LLAMA4,
+    "mamba": _Family(state.mamba, tied=True),
+    "mamba2": _Family(state.mamba2),
+    "mistral": _plain(attention.all_sliding),
+    "mixtral": _Family(attention.decoder(attention.all_sliding, feed_forward.local_experts)),
+    "olmo2": _plain(),
+    "opt": _Family(_opt, tied=True),
+    "phi3": _plain(attention.all_sliding),
+    "qwen2": _plain(attention.upper_sliding),
+    "qwen2_moe": _QWEN_MOE,
+    "qwen3": _plain(attention.upper_sliding),
+    "qwen3_moe": _QWEN_MOE,
+    "starcoder2": _Family(
+        attention.decoder(attention.all_sliding, feed_forward.ungated), tied=True
+    ),
+}
+
+_NOT_PLAIN = (
+    *("attn_", "block_types", "conv_", "cross_attention", "full_attn", "global_", "hybrid_"),
+    *("index_", "kv_lora", "layers_block", "linear_", "mamba_", "moe_", "multi_query"),
+    *("n_routed", "num_experts", "num_global", "num_kv_shared", "num_local_experts"),
+    *("rwkv", "ssm_", "state_size", "time_step"),
+)
+"""Beginnings of fields that tell of a geometry other than the plain decoder's."""
+
+
+def model_from_config_file(path: Path) -> ModelSpec:
+    """The model of the config at ``path``, or of the ``config.json`` in that folder.
+
+    Raises `InputError`, naming the field, where the config does not say enough.
+    """
+    named = path if path.is_dir() or path.name != "config.json" else path.parent
+    name = named.name if named.is_dir() else named.stem
+    return model_from_fields(read_fields(path), name or "config")
+
+
+def model_from_fields(f: Fields, name: str) -> ModelSpec:
+    """The model that the fields of a config describe; of a multimodal one the text part."""
+    model_type = f.table.get("model_type")
+    tied = f.flag("tie_word_embeddings", False) if "tie_word_embeddings" in f else None
+    quantized = f.inner("quantization_config") if "quantization_config" in f else None
+    if "text_config" in f:
+        f = f.inner("text_config")
+        model_type = f.table.get("model_type", model_type)
+    family = FAMILIES.get(str(model_type))
+    if family is None:
+        _require_plain(f, model_type)
+        family = _plain(_listed_only)
+    f = Fields(family.defaults | f.table, f.where)
+    try:
+        return ModelSpec(
+            name=name,
+            layers=family.layers(f),
+            hidden=f.integer("hidden_size"),
+            vocab=f.integer("vocab_size"),
+            tied_embeddings=f.flag("tie_word_embeddings", family.tied if tied is None else tied),
+            max_context=f.integer("max_position_embeddings", NO_LIMIT),
+            bytes_per_parameter=_bytes_per_parameter(f, quantized),
+        )
+    except InputError as error:
+        if str(error).startswith(f.where):
+            raise
+        raise InputError(f"{f.where}: {error}") from error
+
+
+def _require_plain(f: Fields, model_type: object) -> None:
+    """Refuse a config of no known family unless it is surely a plain decoder."""
+    for name in f:
+        if name.startswith(_NOT_PLAIN):
+            raise InputError(
+                f"{f.where}: model_type {model_type!r} is not known, and its field {name!r} tells "
+                "of a geometry that cannot be guessed; describe the model in a .toml file"
+            )
+    f.integer("num_key_value_heads")
+    f.flag("tie_word_embeddings", f.table.get("tie_word_embeddings"))  # type: ignore[arg-type]
+
+
+def _listed_only(f: Fields, layer: int) -> str:
+    if "sliding_window" in f:
+        raise InputError(f"{f.where}: field 'layer_types' is missing: which layers have a window?")
+    return attention.all_full(f, layer)
+
+
+def _bytes_per_parameter(f: Fields, quantized: Fields | None) -> float:
+    """Size of a weight: by quantisation, else by the stated type, else 2 bytes."""
+    if quantized is not None:
+        method = quantized.table.get("quant_method")
+        if "bits" in quantized:
+            return quantized.integer("bits") / 8
+        if method not in _QUANTIZED_BYTES:
+            raise InputError(f"{quantized.where}: the quant_method {method!r} is not known")
+        return _QUANTIZED_BYTES[method]
+    kind = f.table.get("dtype", f.table.get("torch_dtype", "bfloat16"))
+    if kind not in _WEIGHT_BYTES:
+        raise InputError(f"{f.where}: the torch_dtype {kind!r} is not known")
+    return _WEIGHT_BYTES[kind]
+
+
+_WEIGHT_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0}
+_QUANTIZED_BYTES = {"fp8": 1.0, "mxfp4": 4.25 / 8}

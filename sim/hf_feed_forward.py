@@ -1,0 +1,57 @@
+"""Feed-forward parts of the Hugging Face families, by layer."""
+
+from __future__ import annotations
+
+from sim.hf_fields import Fields
+from sim.layers import FeedForwardSpec
+
+
+def gated(f: Fields, layer: int) -> FeedForwardSpec:
+    """Dense, three matrices."""
+    del layer
+    return FeedForwardSpec(intermediate=f.integer("intermediate_size"))
+
+
+def ungated(f: Fields, layer: int) -> FeedForwardSpec:
+    """Dense, two matrices (OPT calls the width ``ffn_dim``)."""
+    del layer
+    width = f.integer("ffn_dim" if "ffn_dim" in f else "intermediate_size")
+    return FeedForwardSpec(intermediate=width, gated=False)
+
+
+def local_experts(f: Fields, layer: int) -> FeedForwardSpec:
+    """Experts on every layer, as wide as ``intermediate_size`` (Mixtral, gpt-oss)."""
+    del layer
+    return FeedForwardSpec(
+        intermediate=f.integer("intermediate_size"),
+        experts=f.integer("num_local_experts"),
+        active_experts=f.integer("num_experts_per_tok"),
+    )
+
+
+def qwen_experts(f: Fields, layer: int) -> FeedForwardSpec:
+    """Experts on every ``decoder_sparse_step``-th layer that is not excepted."""
+    experts = f.integer("num_local_experts" if "num_local_experts" in f else "num_experts")
+    sparse = (layer + 1) % max(f.integer("decoder_sparse_step", 1), 1) == 0
+    if layer in f.integers("mlp_only_layers", []) or not sparse or not experts:
+        return gated(f, layer)
+    return FeedForwardSpec(
+        intermediate=f.integer("moe_intermediate_size"),
+        experts=experts,
+        active_experts=f.integer("num_experts_per_tok"),
+        shared=f.integer("shared_expert_intermediate_size", 0),
+    )
+
+
+def llama4_experts(f: Fields, layer: int) -> FeedForwardSpec:
+    """Routed and shared experts on every ``interleave_moe_layer_step``-th layer."""
+    step = max(f.integer("interleave_moe_layer_step", 1), 1)
+    sparse = f.integers("moe_layers", list(range(step - 1, f.layers(), step)))
+    if layer not in sparse:
+        return FeedForwardSpec(intermediate=f.integer("intermediate_size_mlp"))
+    return FeedForwardSpec(
+        intermediate=f.integer("intermediate_size"),
+        experts=f.integer("num_local_experts"),
+        active_experts=f.integer("num_experts_per_tok"),
+        shared=f.integer("intermediate_size"),
+    )

@@ -1,0 +1,73 @@
+"""The recurrent state of one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sim.checks import require_kind, require_positive
+from workloads.errors import InputError
+
+STATE_KINDS = ("mamba", "mamba2", "shortconv")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateSpec:
+    """Recurrent state of one layer: one row a sequence, always f32 (llama.cpp's R and S).
+
+    kind: ``mamba`` (selective scan with a low-rank step of ``dt_rank``), ``mamba2`` (``heads``
+        heads; B and C in ``groups`` groups) or ``shortconv`` (gated short convolution, LFM2).
+    d_inner: channels. d_conv: taps of the convolution. d_state: state elements a channel.
+    """
+
+    kind: str
+    d_inner: int
+    d_conv: int
+    d_state: int = 0
+    dt_rank: int | None = None
+    heads: int | None = None
+    groups: int | None = None
+
+    def __post_init__(self) -> None:
+        require_kind("state kind", self.kind, STATE_KINDS)
+        require_positive(
+            d_inner=self.d_inner,
+            d_conv=self.d_conv,
+            dt_rank=self.dt_rank,
+            heads=self.heads,
+            groups=self.groups,
+        )
+        needed = {
+            "mamba": {"dt_rank": self.dt_rank, "d_state": self.d_state},
+            "mamba2": {"heads": self.heads, "groups": self.groups, "d_state": self.d_state},
+            "shortconv": {},
+        }[self.kind]
+        for name, value in needed.items():
+            if not value:
+                raise InputError(f"state kind {self.kind!r} needs {name}")
+
+    @property
+    def _conv_channels(self) -> int:
+        return self.d_inner + 2 * (self.groups or 0) * self.d_state
+
+    @property
+    def conv_elements(self) -> int:
+        """Elements of the convolution's memory of one sequence (llama.cpp's ``n_embd_r``)."""
+        return (self.d_conv - 1) * self._conv_channels
+
+    @property
+    def state_elements(self) -> int:
+        """Elements of the scan's state of one sequence (llama.cpp's ``n_embd_s``)."""
+        return self.d_state * self.d_inner
+
+    def parameters(self, hidden: int) -> int:
+        """Elements of the projections, the convolution and the state matrix."""
+        conv = self._conv_channels * self.d_conv
+        output = self.d_inner * hidden
+        if self.kind == "mamba":
+            rank = self.dt_rank or 0
+            scan = self.d_inner * (rank + 2 * self.d_state + rank + self.d_state)
+            return 2 * hidden * self.d_inner + conv + scan + output
+        if self.kind == "mamba2":
+            channels = 2 * self.d_inner + 2 * (self.groups or 0) * self.d_state + (self.heads or 0)
+            return hidden * channels + conv + output
+        return 3 * hidden * self.d_inner + conv + output
