@@ -1,0 +1,93 @@
+"""Hardware sheets: what a device can do at its best, and which share of it an engine reaches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sim.tables import instance_of, read_toml
+from workloads.errors import InputError
+from workloads.registry import suggestion_for
+
+_BUILT_IN = Path(__file__).parent / "hardware"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareSheet:
+    """One device and its link to the host. Bytes, bytes a second, FLOPs a second, seconds.
+
+    memory_bytes: usable device memory. memory_bandwidth: peak. flops: peak of dense f16 / bf16
+    matrix products; flops_fp8: of fp8 ones, absent where the device has none.
+    memory_efficiency, compute_efficiency: shares of those peaks that engine kernels reach.
+    copy_efficiency: share of ``memory_bandwidth`` that copies inside the device reach, counting
+    every byte twice (read and write).
+    gather_overhead: extra time of attention, as a fraction, when a table of 16-token blocks says
+    where K and V are.
+    step_overhead: host time of a step that the device waits for. layer_overhead: of each layer of
+    a step, on top of its arithmetic (kernel launches and gaps).
+    to_device_bandwidth, to_host_bandwidth, link_latency: the host link, as pinned copies see it.
+    """
+
+    name: str
+    memory_bytes: int
+    memory_bandwidth: float
+    flops: float
+    memory_efficiency: float
+    compute_efficiency: float
+    copy_efficiency: float
+    gather_overhead: float
+    step_overhead: float
+    layer_overhead: float
+    to_device_bandwidth: float
+    to_host_bandwidth: float
+    link_latency: float
+    flops_fp8: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in (
+            *("memory_bytes", "memory_bandwidth", "flops", "flops_fp8"),
+            *("to_device_bandwidth", "to_host_bandwidth"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be positive, not {value}")
+        for name in ("memory_efficiency", "compute_efficiency", "copy_efficiency"):
+            if not 0 < getattr(self, name) <= 1:
+                raise InputError(f"{name} must be in (0, 1], not {getattr(self, name)}")
+        for name in ("gather_overhead", "step_overhead", "layer_overhead", "link_latency"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
+
+    def flops_of(self, bytes_per_parameter: float) -> float:
+        """Peak of dense products with weights of that size.
+
+        Only weights of exactly one byte meet fp8 units; smaller ones are unpacked to 16 bits, and
+        so are one-byte weights on a device without such units.
+        """
+        if bytes_per_parameter == 1 and self.flops_fp8 is not None:
+            return self.flops_fp8
+        return self.flops
+
+
+def hardware_names() -> list[str]:
+    """Names of the built-in sheets, sorted."""
+    return sorted(path.stem for path in _BUILT_IN.glob("*.toml"))
+
+
+def hardware_of(name_or_path: str | Path) -> HardwareSheet:
+    """The built-in sheet of that name (in any case), or the sheet in a TOML file.
+
+    Raises `InputError` where there is no such sheet or the file is not a complete one.
+    """
+    text = str(name_or_path)
+    if text.lower() in hardware_names():
+        path = _BUILT_IN / f"{text.lower()}.toml"
+        return _sheet(path, path.name)
+    path = Path(text).expanduser()
+    if path.suffix == ".toml":
+        return _sheet(path, text)
+    raise InputError(f"unknown hardware {text!r}; {suggestion_for(text.lower(), hardware_names())}")
+
+
+def _sheet(path: Path, where: str) -> HardwareSheet:
+    return instance_of(HardwareSheet, {"name": path.stem} | read_toml(path), where)
