@@ -57,9 +57,12 @@ class Reads(NamedTuple):
 
 @dataclass(slots=True)
 class Copy:
-    """K/V moved inside the cache: ``dst[i]`` takes what ``src[i]`` held before the step.
+    """K/V moved inside the cache: ``dst[i]`` takes what ``src[i]`` holds.
 
-    kind: why it is moved: ``cow``, ``defrag``, ``compaction``, ``stream``, ``fork``.
+    A step's copies are done in their order, before its rows are written; each of them reads all
+    of ``src`` before it writes.
+
+    kind: why it is moved: ``cow``, ``defrag``, ``compaction``, ``grow``, ``stream``, ``fork``.
     group: index of the layer group. src, dst: physical cells, equal in number.
     bytes: K and V of all layers of the group.
     """

@@ -1,0 +1,244 @@
+"""The engine loop: one SimPy process that schedules, places, waits and records, step by step.
+
+Where the next steps are plain decode steps between which nothing but counters moves, they are
+taken as one: planned by the policy, timed as arrays, and cut before the first step at whose start
+something else could have happened. `Engine.exact_steps` turns that off; the results are the same
+to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import numpy as np
+import simpy
+from numpy.typing import NDArray
+from simpy.events import Event, EventPriority
+
+from sim.clock import TICKS_PER_SECOND, ticks_of, to_seconds, to_ticks
+from sim.link import HostLink
+from sim.policies.base import DecodeRun, Policy
+from sim.recorder import Recorder
+from sim.schedulers.base import Scheduler
+from sim.sequence import Sequence
+from sim.step import Placement, Step, Work
+from sim.timing.base import TimeModel
+from workloads.request import Request
+
+AFTER_EVERYTHING = EventPriority(2)
+LONGEST_RUN = 4096
+
+
+class _StepEnd(Event):
+    """A timeout that comes after everything else that happens at the same time.
+
+    An arrival at the very end of a step is seen by the next step, whichever event was created
+    first; without this, taking several steps at once would change who sees whom.
+    """
+
+    def __init__(self, env: simpy.Environment, seconds: float) -> None:
+        super().__init__(env)
+        self._ok = True
+        self._value = None
+        env.schedule(self, AFTER_EVERYTHING, seconds)
+
+
+class Engine:
+    """One replica: a scheduler, a policy and a time model on a shared clock.
+
+    ``on_completed(request, seconds)`` is called when all samples of a request are done, or when
+    the request is given up.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        policy: Policy,
+        scheduler: Scheduler,
+        time_model: TimeModel,
+        recorder: Recorder,
+        on_completed: Callable[[Request, float], None],
+        exact_steps: bool = False,
+    ) -> None:
+        self.policy = policy
+        self.scheduler = scheduler
+        self.recorder = recorder
+        self.exact_steps = exact_steps
+        self._env = env
+        self._time_model = time_model
+        self._link = HostLink(env, time_model)
+        self._on_completed = on_completed
+        self._sequences = 0
+        self._unfinished: dict[int, int] = {}
+        self._idle: Event | None = None
+        self._last_step = 1
+        env.process(self._serve())
+
+    def submit(self, request: Request) -> None:
+        """Take a request in; one that can never fit fails at once."""
+        seq = self._new_sequence(request)
+        reason = self._misfit_of(seq)
+        if reason:
+            self._give_up(request, reason)
+            return
+        self._unfinished[request.id] = request.samples
+        self.scheduler.add(seq)
+        if self._idle is not None:
+            self._idle.succeed()
+            self._idle = None
+
+    def _new_sequence(self, request: Request, sample: int = 0) -> Sequence:
+        seq = Sequence(self._sequences, request, sample)
+        self._sequences += 1
+        return seq
+
+    def _misfit_of(self, seq: Sequence) -> str:
+        longest = self.policy.budget.max_model_len
+        if seq.limit > longest:
+            return f"longer than the longest sequence allowed ({longest} tokens)"
+        if not self.policy.can_ever_hold(seq):
+            return "does not fit into the empty cache"
+        return ""
+
+    def _give_up(self, request: Request, reason: str) -> None:
+        self.recorder.failed(request, reason)
+        self._on_completed(request, self._env.now)
+
+    # The loop.
+
+    def _serve(self) -> Generator[Event, Any, None]:
+        stalled = 0
+        while True:
+            if not self.scheduler.has_work:
+                self._idle = self._env.event()
+                yield self._idle
+            while self._env.peek() <= self._env.now:
+                yield _StepEnd(self._env, 0)
+            run = self._plan()
+            if run is not None:
+                yield from self._leap(*run)
+                continue
+            step = self.scheduler.schedule()
+            stalled = 0 if step.runs else stalled + 1
+            if step.runs:
+                yield from self._take(step)
+            elif stalled > 1:
+                self._drop_one()
+
+    def _take(self, step: Step) -> Generator[Event, Any, None]:
+        """One step as scheduled."""
+        if step.swapped_out:
+            yield from self._link.transfer(step.swapped_out, to_host=True)
+        if step.swapped_in:
+            yield from self._link.transfer(step.swapped_in, to_host=False)
+        start = to_ticks(self._env.now)
+        placement = self.policy.commit(step)
+        ticks = to_ticks(float(self._time_model.seconds(work_of(step, placement))))
+        self.recorder.occupied(self.policy.usage(), np.array([ticks]))
+        yield _StepEnd(self._env, to_seconds(ticks))
+        self.recorder.step(start, start + ticks, step, placement)
+        self._last_step = max(1, ticks)
+        self._sample()
+        self._finish(self.scheduler.update(step))
+
+    def _drop_one(self) -> None:
+        """Nothing can be scheduled and nothing will change that: give up whoever is first."""
+        seq = next(iter(self.scheduler.waiting), None) or self.scheduler.running[0]
+        self.scheduler.abort(seq)
+        self._unfinished.pop(seq.request.id, None)
+        self._give_up(seq.request, "no room could be made for it")
+
+    # Runs of decode steps.
+
+    def _plan(self) -> tuple[DecodeRun, NDArray[np.int64]] | None:
+        """A run of decode steps and the end of each in ticks, or None for a single step."""
+        running = self.scheduler.running
+        if self.exact_steps or not running or not self.recorder.are_streaming(len(running)):
+            return None
+        steps = min(self.scheduler.steady_steps(), LONGEST_RUN)
+        if steps < 1:
+            return None
+        now = to_ticks(self._env.now)
+        horizon = self._env.peek()
+        if horizon != float("inf"):
+            steps = min(steps, (to_ticks(horizon) - now) // self._last_step + 2)
+        plan = self.policy.plan_run(running, steps)
+        if plan is None:
+            return None
+        ends = now + np.cumsum(ticks_of(self._time_model.seconds(work_of_run(plan, running))))
+        # A step may start before the horizon, not at it; the step that reaches it is the last.
+        until = min(horizon * TICKS_PER_SECOND, self.recorder.samples.due)
+        return plan, ends[: int(np.searchsorted(ends, until)) + 1]
+
+    def _leap(self, plan: DecodeRun, ends: NDArray[np.int64]) -> Generator[Event, Any, None]:
+        """All steps of the plan that end at ``ends``."""
+        now = to_ticks(self._env.now)
+        steps, sequences = len(ends), len(self.scheduler.running)
+        plan.apply(steps)
+        yield _StepEnd(self._env, to_seconds(int(ends[-1]) - now))
+        self.recorder.run(now, ends, sequences, plan)
+        self._last_step = max(1, (int(ends[-1]) - now) // steps)
+        self._sample()
+        self._finish(self.scheduler.advance(steps))
+
+    def _sample(self) -> None:
+        """Let the recorder look at the caches before finished sequences leave them."""
+        scheduler = self.scheduler
+        now = to_ticks(self._env.now)
+        self.recorder.sample(now, len(scheduler.running), len(scheduler.waiting))
+
+    # Ends.
+
+    def _finish(self, finished: list[Sequence]) -> None:
+        """Record finished sequences; a request is completed with its last sample."""
+        now = self._env.now
+        for seq in finished:
+            self.recorder.finished(seq, now)
+            request = seq.request
+            self._unfinished[request.id] -= 1
+            if not self._unfinished[request.id]:
+                del self._unfinished[request.id]
+                self._on_completed(request, now)
+
+
+def work_of(step: Step, placement: Placement) -> Work:
+    """What one step costs."""
+    tokens = rows = decodes = context = longest = 0
+    prefills = []
+    for seq, start, n in placement.runs:
+        tokens += n
+        end = start + n
+        rows += end == seq.tokens
+        if n == 1 and end == seq.tokens and start >= seq.prompt:
+            decodes += 1
+            context += end
+            longest = max(longest, end)
+        else:
+            prefills.append((n, start))
+    return Work(
+        tokens=tokens,
+        sequences=rows,
+        reads=placement.reads,
+        prefills=tuple(prefills),
+        decodes=decodes,
+        decode_context=context,
+        decode_longest=longest,
+        copy_bytes=sum(copy.bytes for copy in placement.copies),
+        shift_bytes=sum(shift.bytes for shift in placement.shifts),
+    )
+
+
+def work_of_run(plan: DecodeRun, seqs: list[Sequence]) -> Work:
+    """What each step of a decode run costs."""
+    lengths = [seq.computed for seq in seqs]
+    grown = np.arange(1, plan.steps + 1, dtype=np.int64)
+    return Work(
+        tokens=len(seqs) if plan.tokens is None else plan.tokens,
+        sequences=len(seqs),
+        reads=plan.reads,
+        decodes=len(seqs),
+        decode_context=sum(lengths) + len(seqs) * grown,
+        decode_longest=max(lengths) + grown,
+        steps=plan.steps,
+    )

@@ -1,0 +1,232 @@
+"""What happened in a run, written down exactly and compactly.
+
+Per step only its end and how many sequences went on streaming are kept; a sequence remembers the
+stretches of consecutive steps in which it got a token. Every inter-token latency of every
+sequence follows from these. Occupancy is integrated over time in whole cells and ticks.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.clock import TICKS_PER_SECOND, to_seconds
+from sim.growing import GrowingArray
+from sim.policies.base import DecodeRun, Policy, Usage
+from sim.samples import Samples
+from sim.sequence import Sequence
+from sim.step import Copy, Count, Placement, Step
+from workloads.request import Request
+
+PARTS = ("live", "reserved", "internal", "free", "external", "shared")
+FLOATS = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
+INTEGERS = (
+    "request",
+    "sample",
+    "conversation",
+    "turn",
+    "priority",
+    "prompt",
+    "output",
+    "preemptions",
+    "recomputed_tokens",
+    "prefix_hit_tokens",
+)
+
+
+@dataclass(slots=True)
+class _Track:
+    """A live sequence: when it was first scheduled and got tokens, and in which steps."""
+
+    first_scheduled: float
+    first_token: float = float("nan")
+    stretches: list[list[int]] = field(default_factory=list)
+
+
+class Recorder:
+    """Takes note of every step of one engine and of every request's end."""
+
+    def __init__(self, policy: Policy, with_maps: bool = False) -> None:
+        self.policy = policy
+        self.samples = Samples(policy, with_maps)
+        self.ends = GrowingArray(np.float64)
+        self.streaming_on = GrowingArray(np.int32)
+        self.counts = dict.fromkeys(
+            (
+                "steps",
+                "prompt_tokens",
+                "output_tokens",
+                "computed_tokens",
+                "preemptions",
+                "recomputed_tokens",
+                "alloc_failures",
+                "swapped_bytes",
+                "cow_bytes",
+                "defrag_bytes",
+                "moved_bytes",
+                "shifted_bytes",
+            ),
+            0,
+        )
+        self.occupancy: list[dict[str, int]] = []
+        self.peak_live = 0
+        self.columns: dict[str, array[Any]] = {name: array("d") for name in FLOATS} | {
+            name: array("q") for name in INTEGERS
+        }
+        self.words: dict[str, list[str]] = {"slo_class": [], "status": [], "reason": []}
+        self.stretches: list[list[list[int]]] = []
+        self._tracks: dict[int, _Track] = {}
+        self._streaming: set[int] = set()
+
+    # Steps.
+
+    def step(self, start: int, end: int, step: Step, placement: Placement) -> None:
+        """One step that ran from ``start`` to ``end`` (ticks)."""
+        index = self.counts["steps"]
+        began = to_seconds(start)
+        for seq in step.admitted:
+            self._tracks.setdefault(seq.id, _Track(began))
+        for seq in step.preempted:
+            self._streaming.discard(seq.id)
+        went_on = self._emissions(index, to_seconds(end), step)
+        self.ends.append(to_seconds(end))
+        self.streaming_on.append(went_on)
+        self._count(step, placement)
+
+    def _emissions(self, index: int, now: float, step: Step) -> int:
+        """Note which sequences get a token; how many of them got one in the step before too."""
+        streaming, emitting = self._streaming, set()
+        prompt_tokens = 0
+        for seq, start, n in step.runs:
+            end = start + n
+            prompt_tokens += max(0, min(end, seq.prompt) - start)
+            if start < seq.high:
+                seq.recomputed += min(end, seq.high) - start
+            if end == seq.tokens:
+                emitting.add(seq.id)
+                if seq.id not in streaming:
+                    self._starts_streaming(seq, index, now)
+        went_on = len(emitting & streaming)
+        for paused in streaming - emitting:
+            self._tracks[paused].stretches[-1][1] = index - 1
+        self._streaming = emitting
+        self.counts["prompt_tokens"] += prompt_tokens
+        self.counts["output_tokens"] += len(emitting)
+        return went_on
+
+    def _starts_streaming(self, seq: Sequence, index: int, now: float) -> None:
+        track = self._tracks[seq.id]
+        if not track.stretches:
+            track.first_token = now
+        track.stretches.append([index, index])
+
+    def _count(self, step: Step, placement: Placement) -> None:
+        counts = self.counts
+        scheduled = sum(run.n for run in step.runs)
+        computed = sum(run.n for run in placement.runs)
+        counts["steps"] += 1
+        counts["computed_tokens"] += computed
+        counts["recomputed_tokens"] += computed - scheduled
+        counts["preemptions"] += len(step.preempted)
+        counts["alloc_failures"] += len(step.refused)
+        counts["swapped_bytes"] += step.swapped_out + step.swapped_in
+        counts["shifted_bytes"] += sum(shift.bytes for shift in placement.shifts)
+        for copy in placement.copies:
+            counts[_column_of(copy)] += copy.bytes
+
+    def are_streaming(self, n: int) -> bool:
+        """Whether the last step gave a token to ``n`` sequences that are still there."""
+        return len(self._streaming) == n
+
+    def run(self, start: int, ends: NDArray[np.int64], sequences: int, plan: DecodeRun) -> None:
+        """Decode steps of ``sequences`` streaming sequences from ``start`` to ``ends`` (ticks)."""
+        n = len(ends)
+        self.ends.extend(ends / TICKS_PER_SECOND, n)
+        self.streaming_on.extend(sequences, n)
+        self.occupied(plan.usage, np.diff(ends, prepend=start))
+        computed = n * sequences if plan.tokens is None else int(np.sum(_first(plan.tokens, n)))
+        self.counts["steps"] += n
+        self.counts["output_tokens"] += n * sequences
+        self.counts["computed_tokens"] += computed
+        self.counts["recomputed_tokens"] += computed - n * sequences
+
+    def occupied(self, usage: tuple[Usage, ...], ticks: NDArray[np.int64]) -> None:
+        """The caches were used like this for so long, step after step."""
+        if not self.occupancy:
+            self.occupancy = [dict.fromkeys(PARTS, 0) for _ in usage]
+        live: Count = 0
+        for totals, part in zip(self.occupancy, usage, strict=True):
+            for name in PARTS:
+                used = _first(getattr(part, name), len(ticks))
+                totals[name] += int(np.sum(used * ticks))
+            live = live + _first(part.live, len(ticks)) * part.cell_bytes
+        self.peak_live = max(self.peak_live, int(np.max(live)))
+
+    def sample(self, now: int, running: int, waiting: int) -> None:
+        """Take a snapshot at the end of a step, if one is due."""
+        if now >= self.samples.due:
+            names = ("steps", "prompt_tokens", "output_tokens", "preemptions")
+            counts = {name: self.counts[name] for name in names}
+            self.samples.take(now, counts | {"running": running, "waiting": waiting})
+
+    # Requests.
+
+    def finished(self, seq: Sequence, now: float) -> None:
+        """``seq`` got its last token at ``now`` (seconds)."""
+        track = self._tracks.pop(seq.id)
+        self._streaming.discard(seq.id)
+        track.stretches[-1][1] = self.counts["steps"] - 1
+        self.counts["recomputed_tokens"] += seq.recomputed
+        self._row(seq.request, seq.sample, "finished", "")
+        self._times(track.first_scheduled, track.first_token, now)
+        self._costs(seq.preemptions, seq.recomputed, seq.hit)
+        self.stretches.append(track.stretches)
+
+    def failed(self, request: Request, reason: str) -> None:
+        """``request`` is given up; ``reason`` says why in a few words."""
+        nan = float("nan")
+        self._row(request, 0, "failed", reason)
+        self._times(nan, nan, nan)
+        self._costs(0, 0, 0)
+        self.stretches.append([])
+
+    def _row(self, request: Request, sample: int, status: str, reason: str) -> None:
+        columns, words = self.columns, self.words
+        columns["request"].append(request.id)
+        columns["sample"].append(sample)
+        columns["conversation"].append(
+            -1 if request.conversation is None else request.conversation
+        )
+        columns["turn"].append(request.turn)
+        columns["priority"].append(request.priority)
+        columns["prompt"].append(request.prompt)
+        columns["output"].append(request.output)
+        columns["arrival_s"].append(request.arrival)
+        words["slo_class"].append(request.slo_class)
+        words["status"].append(status)
+        words["reason"].append(reason)
+
+    def _times(self, first_scheduled: float, first_token: float, finish: float) -> None:
+        self.columns["first_scheduled_s"].append(first_scheduled)
+        self.columns["first_token_s"].append(first_token)
+        self.columns["finish_s"].append(finish)
+
+    def _costs(self, preemptions: int, recomputed: int, hit: int) -> None:
+        self.columns["preemptions"].append(preemptions)
+        self.columns["recomputed_tokens"].append(recomputed)
+        self.columns["prefix_hit_tokens"].append(hit)
+
+
+def _first(count: Count, steps: int) -> Count:
+    """The part of a plan's count that belongs to the steps that were really taken."""
+    return count[:steps] if isinstance(count, np.ndarray) else count
+
+
+def _column_of(copy: Copy) -> str:
+    if copy.kind == "cow":
+        return "cow_bytes"
+    return "defrag_bytes" if copy.kind in ("defrag", "compaction") else "moved_bytes"

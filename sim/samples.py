@@ -1,0 +1,65 @@
+"""Snapshots of a run at regular times, never more than a few hundred of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim.clock import to_seconds, to_ticks
+from sim.policies.base import Policy, Usage
+
+MOST_ROWS = 512
+FIRST_INTERVAL = to_ticks(1 / 64)
+MAP_HEIGHT = 512
+
+
+class Samples:
+    """Rows of a run's timeline.
+
+    A row is taken at the end of the first step that ends at or after the next due time. When
+    there are ``MOST_ROWS`` rows, every second one is dropped and the interval doubles, so a run
+    of any length ends with between half as many and that many, without knowing its length.
+    """
+
+    def __init__(self, policy: Policy, with_maps: bool) -> None:
+        self._policy = policy
+        self._with_maps = with_maps
+        self._interval = FIRST_INTERVAL
+        self.due = 0
+        self.rows: list[dict[str, Any]] = []
+
+    def take(self, now: int, counts: dict[str, int]) -> None:
+        """Add a row for time ``now`` (ticks): what was counted, and how the caches stand."""
+        usage = self._policy.usage()
+        self.rows.append(
+            {"time_s": to_seconds(now)} | counts | self._bytes_of(usage) | self._maps(usage)
+        )
+        if len(self.rows) == MOST_ROWS:
+            del self.rows[1::2]
+            self._interval *= 2
+        self.due = (now // self._interval + 1) * self._interval
+
+    def _bytes_of(self, usage: tuple[Usage, ...]) -> dict[str, int]:
+        fields = ("live", "reserved", "internal", "free", "external", "shared", "capacity")
+        split = {
+            f"{field}_bytes": sum(int(getattr(part, field)) * part.cell_bytes for part in usage)
+            for field in fields
+        }
+        runs = (
+            self._policy.largest_free_run(cache) * part.cell_bytes
+            for cache, part in enumerate(usage)
+        )
+        return split | {"largest_free_run_bytes": max(runs, default=0)}
+
+    def _maps(self, usage: tuple[Usage, ...]) -> dict[str, Any]:
+        """The owners of evenly spaced addresses: a picture of holes needs no more."""
+        if not self._with_maps:
+            return {}
+        maps = {}
+        for cache, part in enumerate(usage):
+            if part.capacity:
+                rows = min(MAP_HEIGHT, part.capacity)
+                addresses = (np.arange(rows) * part.capacity + part.capacity // 2) // rows
+                maps[f"owners_{cache}"] = self._policy.owners(cache)[addresses].astype(np.int32)
+        return maps

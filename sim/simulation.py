@@ -1,0 +1,81 @@
+"""One simulated run: traffic through an engine, from the first arrival to the last token."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from sim.clock import on_tick
+from sim.engine import Engine
+from sim.policies.base import Policy
+from sim.recorder import Recorder
+from sim.schedulers.base import Scheduler
+from sim.timing.base import TimeModel
+from workloads.errors import InputError
+from workloads.request import Request, Workload
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run that is over. cpu_s: CPU seconds of the simulation itself."""
+
+    recorder: Recorder
+    cpu_s: float
+
+
+class Simulation:
+    """Puts the parts of a run on one clock and lets it run dry."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        policy: Policy,
+        scheduler: Scheduler,
+        time_model: TimeModel,
+        *,
+        with_maps: bool = False,
+        exact_steps: bool = False,
+    ) -> None:
+        self._env = simpy.Environment()
+        self._traffic = workload.traffic()
+        self._recorder = Recorder(policy, with_maps)
+        self._engine = Engine(
+            self._env,
+            policy,
+            scheduler,
+            time_model,
+            self._recorder,
+            self._on_completed,
+            exact_steps,
+        )
+        self.completed = 0
+
+    def run(self) -> Finished:
+        """Run until every request is done; raises `InputError` for arrivals out of order."""
+        self._env.process(self._arrivals())
+        before = time.process_time()
+        self._env.run()
+        return Finished(self._recorder, time.process_time() - before)
+
+    def _arrivals(self) -> Generator[simpy.Event, Any, None]:
+        for request in self._traffic.arrivals():
+            yield from self._arrive(request)
+
+    def _arrive(self, request: Request) -> Generator[simpy.Event, Any, None]:
+        request.arrival = on_tick(request.arrival)
+        delay = request.arrival - self._env.now
+        if delay < 0:
+            raise InputError(f"request {request.id} arrives at {request.arrival} s, out of order")
+        if delay:
+            yield self._env.timeout(delay)
+        self._engine.submit(request)
+
+    def _on_completed(self, request: Request, at: float) -> None:
+        self.completed += 1
+        following = self._traffic.completed(request, at)
+        if following is not None:
+            self._env.process(self._arrive(following))
