@@ -56,9 +56,19 @@ class LayerGroup:
         return self.k_bytes(kv_type_k) + self.v_bytes(kv_type_k if kv_type_v is None else kv_type_v)
 
     @property
+    def conv_bytes(self) -> int:
+        """Bytes of the convolutions' memory (f32) of one sequence over all layers."""
+        return self.layers * _STATE_ELEMENT_BYTES * self.conv_elements
+
+    @property
+    def scan_bytes(self) -> int:
+        """Bytes of the scans' state (f32) of one sequence over all layers."""
+        return self.layers * _STATE_ELEMENT_BYTES * self.state_elements
+
+    @property
     def state_bytes(self) -> int:
-        """Bytes of the recurrent state (f32) of one sequence over all layers."""
-        return self.layers * _STATE_ELEMENT_BYTES * (self.conv_elements + self.state_elements)
+        """Bytes of the recurrent state of one sequence over all layers."""
+        return self.conv_bytes + self.scan_bytes
 
 
 def grouped(layers: Iterable[LayerSpec], windowed: bool = True) -> tuple[LayerGroup, ...]:
