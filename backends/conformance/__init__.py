@@ -1,0 +1,1 @@
+"""Replays of recordings of real engines, operation for operation."""
