@@ -18,6 +18,22 @@ class Status(Enum):
     FAILED = auto()
 
 
+class StepClock:
+    """Steps that a batch of decoding sequences has taken, each of its members one token a step.
+
+    scheduled: steps begun. sampled: steps whose tokens are known; at most one behind.
+    """
+
+    __slots__ = ("sampled", "scheduled")
+
+    def __init__(self) -> None:
+        self.scheduled = 0
+        self.sampled = 0
+
+
+_STILL = StepClock()
+
+
 class Sequence:
     """One sequence of tokens that attends to itself.
 
@@ -28,24 +44,35 @@ class Sequence:
     tokens: tokens known so far, the prompt and what was sampled (vLLM's ``num_tokens``).
     high: the most tokens that were ever computed; what is computed again below it is recomputed.
     computed: leading tokens whose K/V the cache holds or that the running step computes.
+    hit: tokens found in the prefix cache when the sequence was first admitted.
+    rank: rises in the order of admission, and so along the scheduler's running sequences.
+    min_tokens: output tokens before which the longest length allowed does not end the sequence.
+    reads_cache: False for a sequence that must not use the prefix cache (it still fills it).
+
+    While a sequence decodes in a batch, ``tokens`` and ``computed`` move with the batch's clock
+    (`follow`), so that a step of the batch costs nothing per sequence.
     """
 
     __slots__ = (
+        "_clock",
+        "_computed",
+        "_tokens",
         "arrival",
-        "computed",
         "high",
         "hit",
         "id",
         "limit",
+        "min_tokens",
         "path",
         "preemptions",
         "priority",
         "prompt",
+        "rank",
+        "reads_cache",
         "recomputed",
         "request",
         "sample",
         "status",
-        "tokens",
     )
 
     def __init__(self, id: int, request: Request, sample: int = 0) -> None:
@@ -57,13 +84,45 @@ class Sequence:
         self.path: PrefixPath = request.path or ((-1 - id, self.limit),)
         self.priority = request.priority
         self.arrival = request.arrival
-        self.tokens = request.prompt
-        self.computed = 0
+        self._clock = _STILL
+        self._tokens = request.prompt
+        self._computed = 0
         self.high = 0
         self.hit = 0
         self.preemptions = 0
         self.recomputed = 0
+        self.rank = 0
+        self.min_tokens = 0
+        self.reads_cache = True
         self.status = Status.WAITING
+
+    @property
+    def tokens(self) -> int:
+        """Tokens known so far."""
+        return self._tokens + self._clock.sampled
+
+    @tokens.setter
+    def tokens(self, value: int) -> None:
+        self._tokens = value - self._clock.sampled
+
+    @property
+    def computed(self) -> int:
+        """Leading tokens whose K/V is there, or is being computed."""
+        return self._computed + self._clock.scheduled
+
+    @computed.setter
+    def computed(self, value: int) -> None:
+        self._computed = value - self._clock.scheduled
+
+    def follow(self, clock: StepClock | None) -> None:
+        """Let the lengths move with ``clock`` from now on, or with none."""
+        tokens, computed = self.tokens, self.computed
+        self._clock = _STILL if clock is None else clock
+        self.tokens, self.computed = tokens, computed
+
+    def follows(self, clock: StepClock) -> bool:
+        """Whether the lengths move with ``clock``."""
+        return self._clock is clock
 
     @property
     def is_decoding(self) -> bool:
