@@ -9,6 +9,7 @@ with ``i <= end``. Equal identity means equal tokens **and** an equal prefix, so
 edge of the tree of all token sequences, and comparing, hashing and slicing prefixes is integer
 arithmetic, whatever the trace called its blocks. The path reaches over prompt and output; the
 last branch holds what the request generates. A request without a path shares with nobody.
+Branches of a workload count from 0; negative ones are left to the simulator.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ PrefixPath = tuple[tuple[int, int], ...]
 class Request:
     """One request as a client sends it.
 
-    id: unique within the workload, rising in the order in which requests are made.
+    id: unique within the workload, rising in the order in which requests are made. The turns of
+        a conversation are made together when it starts, so ids do not depend on the engine.
     arrival: seconds since the start of the run.
     prompt, output: tokens in, tokens out; both at least 1. ``output`` counts one sample.
     path: prefix identity over ``prompt + output`` tokens (see the module's text), or None.
@@ -68,6 +70,11 @@ class Workload(ABC):
     """A description of traffic; every call of `traffic` yields the same requests again."""
 
     name: str
+
+    @property
+    def prefix_identity(self) -> str:
+        """What the paths know of shared prefixes: ``exact``, ``none: ...`` or ``lost: ...``."""
+        return "unstated"
 
     @abstractmethod
     def traffic(self) -> Traffic:

@@ -1,0 +1,140 @@
+"""Arrival processes: their rates, their spread, and how many clients are ever under way."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from workloads.arrivals import (
+    Arrivals,
+    AtOnce,
+    ClosedLoop,
+    ConstantRate,
+    Gamma,
+    OpenLoop,
+    Poisson,
+    Replay,
+)
+from workloads.errors import InputError
+from workloads.request import Request
+from workloads.sessions import Session, numbered
+
+AZURE = f"workloads.traces.azure:Azure:{Path(__file__).parent / 'data' / 'azure.csv'}"
+AZURE_TIMES = [0.0, 4.314579, 4.3145791, 14.31941, 20653.81941]
+
+
+def times_of(process: OpenLoop, n: int, seed: int = 0) -> np.ndarray:
+    batches = process.batches(np.random.default_rng(seed))
+    return np.array(list(islice((at for batch in batches for at in batch.tolist()), n)))
+
+
+@pytest.mark.parametrize(
+    ("process", "cv"),
+    [(Poisson(5.0), 1.0), (Gamma(5.0, 3.0), 3.0), (Gamma(5.0, 0.5), 0.5), (ConstantRate(5.0), 0)],
+)
+def test_rate_and_burstiness(process: OpenLoop, cv: float) -> None:
+    times = times_of(process, 100_000)
+    gaps = np.diff(times)
+    assert (gaps >= 0).all()
+    assert times[0] >= 0
+    assert gaps.mean() == pytest.approx(0.2, rel=0.03)
+    assert gaps.std() / gaps.mean() == pytest.approx(cv, rel=0.03, abs=1e-9)
+    faster = times_of(process.at_rate(10.0), 100_000)
+    assert faster[-1] == pytest.approx(times[-1] / 2)
+
+
+def test_poisson_is_memoryless() -> None:
+    gaps = np.diff(times_of(Poisson(1.0), 50_000))
+    assert (gaps > 1).mean() == pytest.approx(np.exp(-1), abs=0.01)
+    assert abs(np.corrcoef(gaps[:-1], gaps[1:])[0, 1]) < 0.02
+
+
+def test_constant_rate_does_not_drift() -> None:
+    times = times_of(ConstantRate(3.0), 9001)
+    assert times[0] == 0.0
+    assert times[9000] == 3000.0
+
+
+def test_at_once() -> None:
+    assert not times_of(AtOnce(), 5000).any()
+
+
+def test_replay_ends_with_its_trace() -> None:
+    assert times_of(Replay(AZURE), 100) == pytest.approx(AZURE_TIMES, abs=1e-12)
+    assert times_of(Replay(AZURE, speedup=10.0), 100) == pytest.approx(np.array(AZURE_TIMES) / 10)
+    stretched = times_of(Replay(AZURE).at_rate(2.0), 100)
+    assert stretched[-1] == pytest.approx(4 / 2.0)
+
+
+def test_same_seed_same_times() -> None:
+    assert (times_of(Gamma(2.0), 9000, 7) == times_of(Gamma(2.0), 9000, 7)).all()
+    assert (times_of(Gamma(2.0), 9000, 7) != times_of(Gamma(2.0), 9000, 8)).any()
+
+
+def sessions_of(*pauses: list[float]) -> Iterator[Session]:
+    for number, each in enumerate(pauses):
+        yield [Request(0, pause, 10, 5, None, number, turn) for turn, pause in enumerate(each)]
+
+
+def test_closed_loop_by_hand() -> None:
+    """Two clients, three sessions; pauses in seconds, every request takes one."""
+    sessions = numbered(sessions_of([2.0, 5.0], [1.0], [4.0, 0.5]), 5)
+    traffic = ClosedLoop(2).traffic(sessions, np.random.default_rng(0))
+    b, a = traffic.arrivals()
+    assert (a.id, a.arrival, b.id, b.arrival) == (0, 2.0, 2, 1.0)
+    c = traffic.completed(b, 2.0)
+    assert c is not None
+    assert (c.id, c.conversation, c.arrival) == (3, 2, 6.0)
+    second = traffic.completed(a, 3.0)
+    assert second is not None
+    assert (second.id, second.turn, second.arrival) == (1, 1, 8.0)
+    last = traffic.completed(c, 7.0)
+    assert last is not None
+    assert (last.id, last.arrival) == (4, 7.5)
+    assert traffic.completed(second, 9.0) is None
+    assert traffic.completed(last, 8.5) is None
+
+
+def test_open_loop_by_hand() -> None:
+    traffic = ConstantRate(0.5).traffic(
+        numbered(sessions_of([9.0, 3.0], [9.0]), 3), np.random.default_rng(0)
+    )
+    first, second = traffic.arrivals()
+    assert (first.arrival, second.arrival) == (0.0, 2.0)
+    following = traffic.completed(first, 10.0)
+    assert following is not None
+    assert (following.id, following.arrival) == (1, 13.0)
+    assert traffic.completed(following, 14.0) is None
+    assert traffic.completed(second, 14.0) is None
+
+
+def test_the_last_session_is_cut_to_the_number_of_requests() -> None:
+    sizes = [len(s) for s in numbered(sessions_of([0.0] * 3, [0.0] * 3, [0.0] * 3), 5)]
+    assert sizes == [3, 2]
+
+
+@pytest.mark.parametrize("process", [Poisson(2.5), Gamma(1.0, 4.0), ClosedLoop(3), AtOnce()])
+def test_text_form_reads_back(process: Arrivals) -> None:
+    assert Arrivals.of(str(process)) == process
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Poisson(0.0), "poisson: rate: expected a finite number"),
+        (lambda: Poisson(float("inf")), "got inf"),
+        (lambda: Poisson(-1.0), "got -1.0"),
+        (lambda: Gamma(1.0, 0.0), "gamma: cv:"),
+        (lambda: ClosedLoop(0), "closed: clients: expected a whole number"),
+        (lambda: ClosedLoop(2).at_rate(3.0), "closed: has no rate"),
+        (lambda: AtOnce().at_rate(3.0), "at-once: has no rate"),
+        (lambda: Arrivals.of("workloads.arrivals:Gamma:cv"), "expected KEY=VALUE"),
+        (lambda: times_of(Replay("no.such:Thing"), 1), "no.such"),
+    ],
+)
+def test_bad_options_are_refused(make, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(InputError) as refused:
+        make()
+    assert message in str(refused.value)

@@ -1,0 +1,1 @@
+"""Generators of made-up traffic: seeded, streaming, one file each."""

@@ -1,0 +1,1 @@
+"""Readers of recorded traffic: strict, streaming, one file each."""

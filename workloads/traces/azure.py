@@ -1,0 +1,78 @@
+"""Azure's public LLM inference traces (AzurePublicDataset, 2023 and 2024)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from workloads.lengths import MAX_TOKENS
+from workloads.request import Request
+from workloads.traces.base import Trace
+from workloads.traces.lines import MAX_SECONDS, Lines, shortened
+
+_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
+_ROW = re.compile(
+    r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d):([0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?"
+    r",(\d{1,15}),(\d{1,15})",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True)
+class Azure(Trace):
+    """Azure LLM inference traces: CSV of TIMESTAMP, ContextTokens, GeneratedTokens.
+
+    Arrivals count from the first row; fractions of a second are kept to the last digit. A row
+    without a prompt or an output token is refused. The trace has no identity of tokens.
+    """
+
+    name = "azure"
+    prefix_identity = "none: the trace has lengths only"
+
+    def rows(self, lines: Lines) -> Iterator[Request]:
+        """One request a row after the header."""
+        texts = iter(lines)
+        header = next(texts, None)
+        if header is None:
+            return
+        if header != _HEADER:
+            raise lines.error(f"expected the header {_HEADER}, got {shortened(header)}")
+        minute, zero = "", 0
+        first: int | None = None
+        for number, text in enumerate(texts):
+            match = _ROW.fullmatch(text)
+            if match is None:
+                raise lines.error(
+                    "expected YYYY-MM-DD HH:MM:SS.fffffff,ContextTokens,GeneratedTokens "
+                    f"(whole numbers), got {shortened(text)}"
+                )
+            stamp, seconds, fraction, offset, context, generated = match.groups()
+            # Whole nanoseconds: a float of seconds since 1970 would lose the seventh digit.
+            if stamp + (offset or "") != minute:
+                minute = stamp + (offset or "")
+                zero = _nanoseconds(lines, stamp, offset)
+            at = zero + int(seconds) * 10**9
+            if fraction:
+                at += int(fraction) * 10 ** (9 - len(fraction))
+            if first is None:
+                first = at
+            prompt, output = int(context), int(generated)
+            if not (1 <= prompt <= MAX_TOKENS and 1 <= output <= MAX_TOKENS):
+                raise lines.error(
+                    f"expected 1 to {MAX_TOKENS} tokens, got ContextTokens {prompt} and "
+                    f"GeneratedTokens {output}"
+                )
+            arrival = (at - first) / 1e9
+            if arrival > MAX_SECONDS:
+                raise lines.error(f"expected a trace of at most {MAX_SECONDS:g} s, got {arrival:g}")
+            yield Request(number, arrival, prompt, output)
+
+
+def _nanoseconds(lines: Lines, stamp: str, offset: str | None) -> int:
+    try:
+        minute = datetime.fromisoformat(stamp + (offset or ""))
+    except ValueError as error:
+        raise lines.error(f"expected a date and time that exist, got {stamp}") from error
+    return int((minute if offset else minute.replace(tzinfo=UTC)).timestamp()) * 10**9
