@@ -90,12 +90,15 @@ FAMILIES: dict[str, _Family] = {
 }
 
 _NOT_PLAIN = (
-    *("attn_", "block_types", "conv_", "cross_attention", "full_attn", "global_", "hybrid_"),
+    *("attn_", "block_types", "conv_", "cross_attention", "full_att", "global_", "hybrid_"),
     *("index_", "kv_lora", "layers_block", "linear_", "mamba_", "moe_", "multi_query"),
     *("n_routed", "num_experts", "num_global", "num_kv_shared", "num_local_experts"),
     *("rwkv", "ssm_", "state_size", "time_step"),
 )
 """Beginnings of fields that tell of a geometry other than the plain decoder's."""
+
+_OUTER_FIELDS = ("dtype", "quantization_config", "tie_word_embeddings", "torch_dtype")
+"""Fields that a multimodal config may hold for its text part."""
 
 
 def model_from_config_file(path: Path) -> ModelSpec:
@@ -111,10 +114,10 @@ def model_from_config_file(path: Path) -> ModelSpec:
 def model_from_fields(f: Fields, name: str) -> ModelSpec:
     """The model that the fields of a config describe; of a multimodal one the text part."""
     model_type = f.table.get("model_type")
-    tied = f.flag("tie_word_embeddings", False) if "tie_word_embeddings" in f else None
-    quantized = f.inner("quantization_config") if "quantization_config" in f else None
     if "text_config" in f:
+        shared = {key: f.table[key] for key in _OUTER_FIELDS if key in f}
         f = f.inner("text_config")
+        f = Fields(shared | f.table, f.where)
         model_type = f.table.get("model_type", model_type)
     family = FAMILIES.get(str(model_type))
     if family is None:
@@ -127,9 +130,9 @@ def model_from_fields(f: Fields, name: str) -> ModelSpec:
             layers=family.layers(f),
             hidden=f.integer("hidden_size"),
             vocab=f.integer("vocab_size"),
-            tied_embeddings=f.flag("tie_word_embeddings", family.tied if tied is None else tied),
+            tied_embeddings=f.flag("tie_word_embeddings", family.tied),
             max_context=f.integer("max_position_embeddings", NO_LIMIT),
-            bytes_per_parameter=_bytes_per_parameter(f, quantized),
+            bytes_per_parameter=_bytes_per_parameter(f),
         )
     except InputError as error:
         if str(error).startswith(f.where):
@@ -145,8 +148,9 @@ def _require_plain(f: Fields, model_type: object) -> None:
                 f"{f.where}: model_type {model_type!r} is not known, and its field {name!r} tells "
                 "of a geometry that cannot be guessed; describe the model in a .toml file"
             )
-    f.integer("num_key_value_heads")
-    f.flag("tie_word_embeddings", f.table.get("tie_word_embeddings"))  # type: ignore[arg-type]
+    for name in ("num_key_value_heads", "tie_word_embeddings"):
+        if name not in f:
+            raise InputError(f"{f.where}: field {name!r} is missing")
 
 
 def _listed_only(f: Fields, layer: int) -> str:
@@ -155,12 +159,13 @@ def _listed_only(f: Fields, layer: int) -> str:
     return attention.all_full(f, layer)
 
 
-def _bytes_per_parameter(f: Fields, quantized: Fields | None) -> float:
+def _bytes_per_parameter(f: Fields) -> float:
     """Size of a weight: by quantisation, else by the stated type, else 2 bytes."""
-    if quantized is not None:
-        method = quantized.table.get("quant_method")
+    if "quantization_config" in f:
+        quantized = f.inner("quantization_config")
         if "bits" in quantized:
             return quantized.integer("bits") / 8
+        method = quantized.table.get("quant_method")
         if method not in _QUANTIZED_BYTES:
             raise InputError(f"{quantized.where}: the quant_method {method!r} is not known")
         return _QUANTIZED_BYTES[method]
