@@ -37,9 +37,8 @@ class Chat(Online):
 
     A turn's prompt is the whole history, system prompt first, and a new user message. The next
     turn comes a think time after the last answer ended. Conversations have a geometric number of
-    turns and end early where the next one would not fit the context. Message and answer lengths
-    are near the means reported for LMSYS-Chat-1M (Zheng et al. 2023); turns and think times are
-    assumptions.
+    turns and end early where the next one would not fit the context. The default lengths, turns
+    and think times are this project's assumptions, not measurements.
 
     Prefix path: one branch for the system prompt, then one for each conversation, to which every
     turn appends. So the prompt of a turn covers prompt and output of the turn before.
