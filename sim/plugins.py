@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sim.budget import Budget
+from sim.hardware import hardware_of
 from sim.policies.base import Policy
+from sim.schedulers.base import Scheduler
+from sim.timing.base import TimeModel
 from workloads.errors import InputError
 from workloads.plugins import made
 from workloads.registry import Registry
@@ -22,11 +25,37 @@ def policy_of(name: str, budget: Budget, options: Mapping[str, Any] | None = Non
     ``options`` are fields of its ``Options``; text is converted. Raises `InputError` for unknown
     names and options and for values that do not fit.
     """
-    cls = POLICIES.load(name)
-    if not (isinstance(cls, type) and issubclass(cls, Policy)):
-        raise InputError(f"{name!r} is not a policy: expected a subclass of sim.policies.base.Policy")
+    cls = _class_of(POLICIES, name, Policy)
+    return cls(budget, _options_of(cls, name, options))  # type: ignore[no-any-return]
+
+
+def scheduler_of(
+    name: str, policy: Policy, options: Mapping[str, Any] | None = None
+) -> Scheduler:
+    """A fresh scheduler over ``policy``, with its limits taken from the policy's budget."""
+    cls = _class_of(SCHEDULERS, name, Scheduler)
+    return cls(policy, _options_of(cls, name, options))  # type: ignore[no-any-return]
+
+
+def time_model_of(spec: str, budget: Budget, hardware: str) -> TimeModel:
+    """The time model that ``NAME`` or ``NAME:PATH`` names, for a model on a device."""
+    name, _, path = spec.partition(":")
+    cls = _class_of(TIME_MODELS, name, TimeModel)
+    return cls.of(budget, hardware_of(hardware), path)  # type: ignore[no-any-return]
+
+
+def _class_of(registry: Registry, name: str, base: type) -> Any:
+    cls = registry.load(name)
+    if not (isinstance(cls, type) and issubclass(cls, base)):
+        raise InputError(
+            f"{name!r} is not a {registry.kind}: expected a subclass of "
+            f"{base.__module__}.{base.__name__}"
+        )
+    return cls
+
+
+def _options_of(cls: Any, name: str, options: Mapping[str, Any] | None) -> Any:
     try:
-        chosen = made(cls.Options, options or {})
+        return made(cls.Options, options or {})
     except InputError as error:
         raise InputError(str(error).replace("Options", name, 1)) from None
-    return cls(budget, chosen)

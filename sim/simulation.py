@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from sim.schedulers.base import Scheduler
 from sim.timing.base import TimeModel
 from workloads.errors import InputError
 from workloads.request import Request, Workload
+
+REPORT_EVERY = 256
+"""Requests between two calls of a progress function."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Simulation:
         *,
         with_maps: bool = False,
         exact_steps: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> None:
         self._env = simpy.Environment()
         self._traffic = workload.traffic()
@@ -52,7 +56,8 @@ class Simulation:
             self._on_completed,
             exact_steps,
         )
-        self.completed = 0
+        self._progress = progress
+        self._completed = 0
 
     def run(self) -> Finished:
         """Run until every request is done; raises `InputError` for arrivals out of order."""
@@ -75,7 +80,9 @@ class Simulation:
         self._engine.submit(request)
 
     def _on_completed(self, request: Request, at: float) -> None:
-        self.completed += 1
+        self._completed += 1
+        if self._progress is not None and not self._completed % REPORT_EVERY:
+            self._progress(self._completed)
         following = self._traffic.completed(request, at)
         if following is not None:
             self._env.process(self._arrive(following))

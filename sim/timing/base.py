@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, TypeAlias
+from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.budget import Budget
+from sim.hardware import HardwareSheet
 from sim.step import Work
 
 Seconds: TypeAlias = "float | NDArray[np.float64]"
@@ -17,6 +19,14 @@ class TimeModel(ABC):
     """How long a step takes. The only thing that knows the hardware."""
 
     name: ClassVar[str]
+
+    @classmethod
+    @abstractmethod
+    def of(cls, budget: Budget, hardware: HardwareSheet, path: str) -> Self:
+        """The model for ``budget.model`` on a device; ``path``: what stood behind the name.
+
+        Raises `InputError` where the path is missing, not wanted, or not readable.
+        """
 
     @abstractmethod
     def seconds(self, work: Work) -> Seconds:

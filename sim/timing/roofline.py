@@ -7,6 +7,8 @@ All constants come from the hardware sheet; none is fitted.
 
 from __future__ import annotations
 
+from typing import Self
+
 import numpy as np
 
 from sim.budget import Budget
@@ -14,6 +16,7 @@ from sim.hardware import HardwareSheet
 from sim.model import LayerGroup
 from sim.step import Reads, Work
 from sim.timing.base import Seconds, TimeModel
+from workloads.errors import InputError
 
 TABLE_BLOCK = 16
 """Tokens of a block for which the sheet states its ``gather_overhead``."""
@@ -45,6 +48,13 @@ class Roofline(TimeModel):
         self.attention_rate = hardware.flops * hardware.compute_efficiency
         self.body_flops = model.linear_flops_per_token - model.head_flops_per_token
         self.overhead = hardware.step_overhead + len(model.layers) * hardware.layer_overhead
+
+    @classmethod
+    def of(cls, budget: Budget, hardware: HardwareSheet, path: str) -> Self:
+        """From the sheet alone; takes no path."""
+        if path:
+            raise InputError(f"roofline:{path}: the roofline model takes no file, only hardware")
+        return cls(budget, hardware)
 
     def seconds(self, work: Work) -> Seconds:
         """Overhead, linear layers, attention of every group, copies; in this order."""

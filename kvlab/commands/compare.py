@@ -1,0 +1,157 @@
+"""`kvlab compare`: several policies on the same requests in the same memory."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from workloads.errors import InputError
+
+if TYPE_CHECKING:
+    from kvlab.config import Comparison
+    from reports.results import RunResult
+
+MEMORY = ("kv_tokens", "kv_memory")
+"""Two ways to say one thing: one on the command line overrides either in the file."""
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command()(compare)
+
+
+def compare(
+    study: Path | None = typer.Argument(
+        None, help="A TOML file with the same fields as the options below, which override it."
+    ),
+    model: str | None = typer.Option(None, help="Built-in model, config.json or TOML file."),
+    hardware: str | None = typer.Option(None, help="Built-in hardware sheet or TOML file."),
+    kv_memory: str | None = typer.Option(None, help="K/V memory, for example 20GiB."),
+    kv_tokens: int | None = typer.Option(
+        None, help="K/V memory as tokens with every layer cached in full."
+    ),
+    kv_type: str | None = typer.Option(None, help="Type of cached K and V, for example f16, q8_0."),
+    workload: str | None = typer.Option(None, help="Generator, or READER:PATH of a trace."),
+    requests: int | None = typer.Option(None, help="Number of requests at most."),
+    rate: float | None = typer.Option(None, help="Mean requests a second."),
+    seed: int | None = typer.Option(None, help="Seed of all that is drawn."),
+    policies: str | None = typer.Option(None, help="Policies, separated by commas."),
+    policy_option: list[str] = typer.Option(
+        [], metavar="POLICY.KEY=VALUE", help="Option of a policy; may be repeated."
+    ),
+    workload_option: list[str] = typer.Option(
+        [], metavar="KEY=VALUE", help="Option of the workload; may be repeated."
+    ),
+    scheduler_option: list[str] = typer.Option(
+        [], metavar="KEY=VALUE", help="Option of the scheduler; may be repeated."
+    ),
+    max_seqs: int | None = typer.Option(None, help="Sequences that may run at once."),
+    max_batched_tokens: int | None = typer.Option(None, help="Tokens of one step."),
+    max_model_len: int | None = typer.Option(None, help="Longest sequence in tokens."),
+    block_size: int | None = typer.Option(None, help="Tokens of a block of paged policies."),
+    time_model: str | None = typer.Option(None, help="Time model, or NAME:PATH."),
+    slo_ttft: float | None = typer.Option(None, help="Objective for the first token, seconds."),
+    slo_tpot: float | None = typer.Option(None, help="Objective for the time per token, seconds."),
+    exact_steps: bool = typer.Option(False, "--exact-steps", help="Take every step by itself."),
+    out: Path | None = typer.Option(None, help="Write results, plots and report.html there."),
+    json: bool = typer.Option(False, "--json", help="Print one JSON object on stdout."),
+) -> None:
+    """Compare policies on the same requests: table, verdict, plots, report."""
+    from kvlab.config import Comparison
+    from sim.tables import read_toml
+
+    given: dict[str, Any] = read_toml(study) if study is not None else {}
+    plain = {
+        "model": model,
+        "hardware": hardware,
+        "kv_memory": kv_memory,
+        "kv_tokens": kv_tokens,
+        "kv_type": kv_type,
+        "workload": workload,
+        "requests": requests,
+        "rate": rate,
+        "seed": seed,
+        "policies": _names(policies) if policies is not None else None,
+        "max_seqs": max_seqs,
+        "max_batched_tokens": max_batched_tokens,
+        "max_model_len": max_model_len,
+        "block_size": block_size,
+        "time_model": time_model,
+        "exact_steps": exact_steps or None,
+    }
+    if kv_tokens is not None or kv_memory is not None:
+        given = {name: value for name, value in given.items() if name not in MEMORY}
+    given |= {name: value for name, value in plain.items() if value is not None}
+    _merge(given, "workload_options", _pairs(workload_option, "--workload-option"))
+    _merge(given, "scheduler_options", _pairs(scheduler_option, "--scheduler-option"))
+    for key, value in _pairs(policy_option, "--policy-option").items():
+        policy, dot, name = key.rpartition(".")
+        if not dot:
+            raise InputError(f"--policy-option {key}={value}: expected POLICY.KEY=VALUE")
+        _merge(given.setdefault("policy_options", {}), policy, {name: value})
+    objectives = {"ttft_s": slo_ttft, "tpot_s": slo_tpot}
+    stated = {name: value for name, value in objectives.items() if value is not None}
+    if stated:
+        _merge(given.setdefault("slo", {}), "default", stated)
+    _run(Comparison.of(given, f"{study}: " if study is not None else ""), out, json)
+
+
+def _run(comparison: Comparison, out: Path | None, as_json: bool) -> None:
+    from kvlab.progress import Bars
+    from kvlab.running import compare as run_all
+    from reports.write import ensure_comparison_fits, write_comparison
+
+    if out is not None:
+        ensure_comparison_fits(out)
+    with Bars(comparison.policies) as bars:
+        runs = run_all(comparison, with_maps=out is not None, progress=bars.update)
+    if out is not None:
+        write_comparison(runs, out)
+    if as_json:
+        _print_json(runs)
+    else:
+        _print_table(runs, out)
+
+
+def _print_json(runs: dict[str, RunResult]) -> None:
+    import json
+
+    summaries = {name: dict(run.summary) for name, run in runs.items()}
+    json.dump(summaries, sys.stdout, indent=2, allow_nan=False)
+    print()
+
+
+def _print_table(runs: dict[str, RunResult], out: Path | None) -> None:
+    from rich.console import Console
+
+    from reports.table import terminal
+    from reports.verdict import verdict_of
+
+    console = Console()
+    summaries = {name: run.summary for name, run in runs.items()}
+    console.print(terminal(summaries))
+    console.print(str(verdict_of(summaries)))
+    if out is not None:
+        console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _merge(fields: dict[str, Any], name: str, more: dict[str, Any]) -> None:
+    if more:
+        fields[name] = {**fields.get(name, {}), **more}
+
+
+def _pairs(items: list[str], option: str) -> dict[str, str]:
+    pairs = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not (key and equals):
+            raise InputError(f"{option} {item}: expected KEY=VALUE")
+        pairs[key] = value
+    return pairs

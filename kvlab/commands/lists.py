@@ -1,0 +1,64 @@
+"""`kvlab policies | models | hardware | workloads`: what there is."""
+
+from __future__ import annotations
+
+import typer
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to ``app``."""
+    for command in (policies, models, hardware, workloads):
+        app.command()(command)
+
+
+def policies() -> None:
+    """List policies and their options."""
+    import inspect
+    from dataclasses import fields
+
+    from sim.plugins import POLICIES
+
+    for name in POLICIES.names():
+        policy = POLICIES.load(name)
+        typer.echo(f"{name:12} {(inspect.getdoc(policy) or '').partition(chr(10))[0]}")
+        for option in fields(policy.Options):
+            typer.echo(f"{'':14}{name}.{option.name}={option.default}")
+
+
+def models() -> None:
+    """List built-in models with the bytes that one token takes (f16)."""
+    from sim.model_files import model_names, model_of
+
+    typer.echo(f"{'model':16} {'layers':>6} {'parameters':>11} {'K/V per token':>14}  attention")
+    for name in model_names():
+        model = model_of(name)
+        kinds = ", ".join(
+            f"{group.layers} {group.kind}" + (f" {group.window}" if group.window else "")
+            for group in model.groups()
+        )
+        per_token = f"{model.token_bytes() / 1024:g} KiB"
+        size = f"{model.parameters / 1e9:.2f} B"
+        typer.echo(f"{name:16} {len(model.layers):6} {size:>11} {per_token:>14}  {kinds}")
+
+
+def hardware() -> None:
+    """List hardware sheets."""
+    from sim.hardware import hardware_names, hardware_of
+
+    typer.echo(f"{'sheet':14} {'memory':>9} {'bandwidth':>11} {'f16 dense':>13}")
+    for name in hardware_names():
+        sheet = hardware_of(name)
+        typer.echo(
+            f"{name:14} {sheet.memory_bytes / 2**30:5.1f} GiB {sheet.memory_bandwidth / 1e9:6.0f} GB/s"
+            f" {sheet.flops / 1e12:6.0f} TFLOP/s"
+        )
+
+
+def workloads() -> None:
+    """List generators and trace readers with their options."""
+    from workloads.spec import descriptions
+
+    for each in descriptions():
+        typer.echo(f"{each.usage:14} {each.summary}")
+        for option in each.options:
+            typer.echo(f"{'':16}{option.name}={option.default}  {option.text}")

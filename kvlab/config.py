@@ -1,0 +1,156 @@
+"""What is asked of kvlab: one setting (model, memory, traffic, limits), and one or more policies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
+
+from sim.budget import Budget
+from sim.hardware import hardware_of
+from sim.metrics import Objectives
+from sim.model_files import model_of
+from workloads.errors import InputError
+from workloads.registry import suggestion_for
+
+MEMORY_FOR_ENGINE = 0.9
+"""Share of the device's memory that weights and K/V may take together (vLLM's default)."""
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Rate = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+
+
+class ServiceClass(BaseModel):
+    """Objectives of a service class; a request meets them if it meets both."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ttft_s: Seconds = Objectives.ttft_s
+    tpot_s: Seconds = Objectives.tpot_s
+
+
+class Setting(BaseModel):
+    """Everything that is the same for all policies of a comparison.
+
+    model, hardware: built-in names or paths. kv_tokens: K/V memory in tokens with every layer
+    cached in full, or kv_memory: in bytes; with neither, what 90 % of the device's memory leaves
+    beside the weights. max_model_len: longest sequence; by default the model's longest context.
+    slo: objectives by service class.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "llama-3.1-8b"
+    hardware: str = "h100"
+    kv_memory: Annotated[ByteSize, Field(ge=1, le=1 << 60)] | None = None
+    kv_tokens: Count | None = None
+    kv_type: str = "f16"
+    kv_type_v: str | None = None
+    workload: str = "sharegpt"
+    workload_options: dict[str, Any] = {}
+    requests: Count | None = None
+    rate: Rate | None = None
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
+    scheduler: str = "vllm"
+    scheduler_options: dict[str, Any] = {}
+    max_seqs: Count = 256
+    max_batched_tokens: Count = 8192
+    max_model_len: Count | None = None
+    block_size: Count = 16
+    time_model: str = "roofline"
+    slo: dict[str, ServiceClass] = {}
+    exact_steps: bool = False
+
+    @classmethod
+    def of(cls, fields: dict[str, Any], where: str = "") -> Self:
+        """The setting with these fields; raises `InputError` naming the first wrong one."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise InputError(where + _line_of(error, cls)) from None
+
+    def budget(self) -> Budget:
+        """The memory and limits that every policy gets."""
+        model = model_of(self.model)
+        per_token = model.token_bytes(self.kv_type, self.kv_type_v)
+        if self.kv_memory is not None and self.kv_tokens is not None:
+            raise InputError("kv_memory and kv_tokens say the same thing twice: give one of them")
+        if self.kv_tokens is not None:
+            n_bytes = self.kv_tokens * per_token
+        elif self.kv_memory is not None:
+            n_bytes = int(self.kv_memory)
+        else:
+            n_bytes = self._left_beside_weights(model.weight_bytes)
+        if n_bytes < per_token or not per_token:
+            raise InputError(
+                f"{n_bytes} bytes of K/V memory hold no token of {model.name} ({per_token} bytes)"
+            )
+        return Budget(
+            model=model,
+            bytes=n_bytes,
+            kv_type_k=self.kv_type,
+            kv_type_v=self.kv_type_v or self.kv_type,
+            max_seqs=self.max_seqs,
+            max_batched_tokens=self.max_batched_tokens,
+            max_model_len=self.max_model_len or model.max_context,
+        )
+
+    def _left_beside_weights(self, weights: int) -> int:
+        sheet = hardware_of(self.hardware)
+        left = int(MEMORY_FOR_ENGINE * sheet.memory_bytes) - weights
+        if left <= 0:
+            raise InputError(
+                f"the weights of {self.model} ({weights / 2**30:.1f} GiB) leave nothing of "
+                f"{self.hardware}'s {sheet.memory_bytes / 2**30:.1f} GiB: expected a larger device,"
+                " or kv_tokens / kv_memory"
+            )
+        return left
+
+    def objectives(self) -> dict[str, Objectives]:
+        """Objectives by service class; ``default`` is always among them."""
+        stated = {"default": ServiceClass()} | self.slo
+        return {name: Objectives(each.ttft_s, each.tpot_s) for name, each in stated.items()}
+
+
+class RunConfig(Setting):
+    """One run: a setting and a policy. What `config.toml` of a result holds."""
+
+    policy: str
+    policy_options: dict[str, Any] = {}
+
+
+class Comparison(Setting):
+    """Several policies on the same requests in the same memory."""
+
+    policies: Annotated[tuple[str, ...], Field(min_length=1)] = (
+        "none",
+        "contiguous",
+        "ring",
+        "paged",
+        "iswa",
+    )
+    policy_options: dict[str, dict[str, Any]] = {}
+
+    def runs(self) -> Iterator[RunConfig]:
+        """One run a policy. Raises `InputError` for options of a policy that is not compared."""
+        for name in self.policy_options:
+            if name not in self.policies:
+                hint = suggestion_for(name, self.policies)
+                raise InputError(f"policy_options.{name}: not among the policies; {hint}")
+        if len(set(self.policies)) < len(self.policies):
+            raise InputError("policies: each policy can be named once")
+        common = {name: getattr(self, name) for name in Setting.model_fields}
+        for policy in self.policies:
+            options = self.policy_options.get(policy, {})
+            yield RunConfig(**common, policy=policy, policy_options=options)
+
+
+def _line_of(error: ValidationError, cls: type[BaseModel]) -> str:
+    """The first complaint of pydantic as one line."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown field {where!r}; {suggestion_for(where, cls.model_fields)}"
+    return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"

@@ -1,0 +1,50 @@
+"""Which cells attention can no longer see: the windows of sliding-window layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+WindowKind = Literal["none", "standard", "chunked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """An attention window of ``n`` positions (``llama_hparams::is_masked_swa``).
+
+    standard: position q sees p while q - p < n. chunked: q sees p in its own chunk of n positions.
+    none: everything is seen.
+    """
+
+    kind: WindowKind = "none"
+    n: int = 0
+
+    @property
+    def bounded(self) -> bool:
+        """Whether anything is ever masked."""
+        return self.kind != "none"
+
+    def last_masked(self, at: int) -> int:
+        """The highest position that a token at position ``at`` cannot see; below 0: none."""
+        if self.kind == "standard":
+            return at - self.n
+        if self.kind == "chunked":
+            return at // self.n * self.n - 1
+        return -1
+
+    def last_masked_each(self, at: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+        """`last_masked` of every element of ``at``, written into ``out`` (same shape)."""
+        if self.kind == "standard":
+            np.subtract(at, self.n, out=out)
+        elif self.kind == "chunked":
+            np.floor_divide(at, self.n, out=out)
+            out *= self.n
+            out -= 1
+        else:
+            out.fill(-1)
+
+
+UNBOUNDED = Window()
