@@ -58,11 +58,11 @@ def test_states_do_not_grow_with_the_context() -> None:
 
 def test_blocks_of_vllm() -> None:
     report = memory_report(
-        model_of("gemma-3-27b"), context=5000, sequences=3, ubatch=2048, block_size=16
+        model_of("gemma-3-27b"), context=5000, sequences=3, ubatch=2049, block_size=16
     )
-    # 5000 tokens are 313 blocks; 1023 + 2048 tokens are 192, and one for the ragged start.
+    # 5000 tokens are 313 blocks; 1023 + 2049 tokens are 192, and one for the ragged start.
     assert [row.cells for row in report.rows] == [3 * 313 * 16, 3 * 193 * 16]
-    full = memory_report(model_of("gemma-3-27b"), 5000, 3, 2048, block_size=16, swa_full=True)
+    full = memory_report(model_of("gemma-3-27b"), 5000, 3, 2049, block_size=16, swa_full=True)
     assert [row.cells for row in full.rows] == [3 * 313 * 16] * 2
 
 
