@@ -43,7 +43,8 @@ class ComparisonResult:
 
     def _stacked(self, frame: str) -> pd.DataFrame:
         parts = {policy: getattr(run, frame) for policy, run in self.runs.items()}
-        return pd.concat(parts, names=["policy"]).reset_index(level="policy")
+        stacked: pd.DataFrame = pd.concat(parts, names=["policy"]).reset_index(level="policy")
+        return stacked
 
 
 def compare(out: str | Path | None = None, **setting: Any) -> ComparisonResult:

@@ -1,4 +1,4 @@
-"""What is asked of kvlab: one setting (model, memory, traffic, limits), and one or more policies."""
+"""What is asked of kvlab: a setting (model, memory, traffic, limits), and policies."""
 
 from __future__ import annotations
 

@@ -67,9 +67,7 @@ def _policy_options(config: RunConfig) -> dict[str, Any]:
 
 
 def _caches_of(policy: Policy) -> list[dict[str, int]]:
-    return [
-        {"cells": int(part.capacity), "cell_bytes": part.cell_bytes} for part in policy.usage()
-    ]
+    return [{"cells": int(part.capacity), "cell_bytes": part.cell_bytes} for part in policy.usage()]
 
 
 def compare(

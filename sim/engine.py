@@ -166,7 +166,8 @@ class Engine:
         plan = self.policy.plan_run(running, steps)
         if plan is None:
             return None
-        ends = now + np.cumsum(ticks_of(self._time_model.seconds(work_of_run(plan, running))))
+        seconds = np.broadcast_to(self._time_model.seconds(work_of_run(plan, running)), plan.steps)
+        ends = now + np.cumsum(ticks_of(seconds))
         # A step may start before the horizon, not at it; the step that reaches it is the last.
         until = min(horizon * TICKS_PER_SECOND, self.recorder.samples.due)
         return plan, ends[: int(np.searchsorted(ends, until)) + 1]
@@ -224,6 +225,7 @@ def work_of(step: Step, placement: Placement) -> Work:
         decodes=decodes,
         decode_context=context,
         decode_longest=longest,
+        passes=placement.passes,
         copy_bytes=sum(copy.bytes for copy in placement.copies),
         shift_bytes=sum(shift.bytes for shift in placement.shifts),
     )

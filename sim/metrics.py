@@ -8,6 +8,7 @@ latencies are the smallest latency that at least that share of all tokens does n
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sim.recorder import Recorder
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 CDF_POINTS = 200
 Floats = NDArray[np.float64]
+Spread = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def inter_token_latencies(recorder: Recorder) -> tuple[Floats, NDArray[np.int64]
     pauses = [
         ends[after[0]] - ends[before[1]]
         for stretches in recorder.stretches
-        for before, after in zip(stretches, stretches[1:], strict=False)
+        for before, after in pairwise(stretches)
     ]
     values = np.concatenate([values[counts > 0], np.array(pauses, dtype=np.float64)])
     counts = np.concatenate([counts[counts > 0], np.ones(len(pauses), dtype=np.int64)])
@@ -79,26 +81,23 @@ def inter_token_latencies(recorder: Recorder) -> tuple[Floats, NDArray[np.int64]
     return values[order], counts[order]
 
 
-def spread_of(values: Floats) -> dict[str, float | None]:
+def spread_of(values: Floats) -> Spread:
     """Mean and percentiles of latencies; None for each where there are none."""
     values = values[~np.isnan(values)]
     if not len(values):
         return dict.fromkeys(("mean", *QUANTILES))
-    return {"mean": float(values.mean())} | {
-        name: float(q)
-        for name, q in zip(QUANTILES, np.quantile(values, list(QUANTILES.values())), strict=True)
-    }
+    quantiles = np.quantile(values, list(QUANTILES.values())).tolist()
+    return {"mean": float(values.mean()), **dict(zip(QUANTILES, quantiles, strict=True))}
 
 
-def _weighted_spread(values: Floats, counts: NDArray[np.int64]) -> dict[str, float | None]:
+def _weighted_spread(values: Floats, counts: NDArray[np.int64]) -> Spread:
     if not len(values):
         return dict.fromkeys(("mean", *QUANTILES))
     reached = np.cumsum(counts)
     total = int(reached[-1])
     ranks = np.searchsorted(reached, [np.ceil(q * total) for q in QUANTILES.values()])
-    return {"mean": float(values @ counts) / total} | {
-        name: float(values[rank]) for name, rank in zip(QUANTILES, ranks, strict=True)
-    }
+    mean = float(values @ counts) / total
+    return {"mean": mean, **dict(zip(QUANTILES, values[ranks].tolist(), strict=True))}
 
 
 def _cdf(values: Floats, counts: NDArray[np.int64]) -> list[list[float]]:

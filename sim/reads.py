@@ -26,7 +26,7 @@ def attended(group: LayerGroup, position: int) -> int:
 
 
 def _sum_to(n: CountT) -> CountT:
-    return n * (n + 1) // 2
+    return n * (n + 1) // 2  # type: ignore[return-value]
 
 
 def pairs_before(group: LayerGroup, position: CountT) -> CountT:
@@ -68,9 +68,7 @@ def exact_reads(groups: tuple[LayerGroup, ...], runs: Iterable[Run]) -> tuple[Re
     )
 
 
-def attended_in_run(
-    group: LayerGroup, lengths: NDArray[np.int64], steps: int
-) -> NDArray[np.int64]:
+def attended_in_run(group: LayerGroup, lengths: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
     """Sum of `attended` over sequences for each of ``steps`` decode steps, shape (steps,).
 
     ``lengths``: tokens held by each sequence before the first step, shape (sequences,).

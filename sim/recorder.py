@@ -132,7 +132,7 @@ class Recorder:
         counts["computed_tokens"] += computed
         counts["recomputed_tokens"] += computed - scheduled
         counts["preemptions"] += len(step.preempted)
-        counts["alloc_failures"] += len(step.refused)
+        counts["alloc_failures"] += len(step.refused) + placement.failures
         counts["swapped_bytes"] += step.swapped_out + step.swapped_in
         counts["shifted_bytes"] += sum(shift.bytes for shift in placement.shifts)
         for copy in placement.copies:
@@ -198,9 +198,7 @@ class Recorder:
         columns, words = self.columns, self.words
         columns["request"].append(request.id)
         columns["sample"].append(sample)
-        columns["conversation"].append(
-            -1 if request.conversation is None else request.conversation
-        )
+        columns["conversation"].append(-1 if request.conversation is None else request.conversation)
         columns["turn"].append(request.turn)
         columns["priority"].append(request.priority)
         columns["prompt"].append(request.prompt)

@@ -90,12 +90,16 @@ class Placement:
 
     runs: tokens that really have to be computed; more than were scheduled where K/V is not kept.
     reads: per layer group of the model.
+    passes: forward passes that the tokens are split into (llama.cpp's ubatches).
+    failures: searches for a place that found none before this one was found.
     """
 
     runs: list[Run]
     reads: tuple[Reads, ...]
     copies: list[Copy] = field(default_factory=list)
     shifts: list[Shift] = field(default_factory=list)
+    passes: int = 1
+    failures: int = 0
 
 
 @dataclass(slots=True)
@@ -107,6 +111,7 @@ class Work:
     decodes: number of decoding sequences; decode_context: sum of their lengths, the new token
     included; decode_longest: the longest of them.
     reads: per layer group. Arrays over steps where the work is a run of ``steps`` steps.
+    passes: forward passes, each of which reads the weights.
     copy_bytes, shift_bytes: K/V bytes moved inside the cache, and rotated in place.
     """
 
@@ -117,6 +122,7 @@ class Work:
     decodes: int = 0
     decode_context: Count = 0
     decode_longest: Count = 0
+    passes: int = 1
     copy_bytes: int = 0
     shift_bytes: int = 0
     steps: int = 1

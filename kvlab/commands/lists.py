@@ -49,8 +49,8 @@ def hardware() -> None:
     for name in hardware_names():
         sheet = hardware_of(name)
         typer.echo(
-            f"{name:14} {sheet.memory_bytes / 2**30:5.1f} GiB {sheet.memory_bandwidth / 1e9:6.0f} GB/s"
-            f" {sheet.flops / 1e12:6.0f} TFLOP/s"
+            f"{name:14} {sheet.memory_bytes / 2**30:5.1f} GiB"
+            f" {sheet.memory_bandwidth / 1e9:6.0f} GB/s {sheet.flops / 1e12:6.0f} TFLOP/s"
         )
 
 

@@ -17,12 +17,13 @@ has a default that is right for a policy without sharing, and slow but exact for
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence as SequenceOf
+from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from sim.budget import Budget
-from sim.errors import UnsupportedOperation
+from sim.errors import IntegrityError, UnsupportedOperation
 from sim.model import LayerGroup
 from sim.reads import exact_reads
 from sim.sequence import Sequence
@@ -67,7 +68,7 @@ class DecodeRun(ABC):
     usage: tuple[Usage, ...]
     """Per cache, as `Policy.usage` would answer during each of the steps."""
     tokens: Count | None = None
-    """Tokens computed by each step where they are not just one a sequence (see `Placement.runs`)."""
+    """Tokens computed by each step where it is not one a sequence (see `Placement.runs`)."""
 
     @abstractmethod
     def apply(self, steps: int) -> None:
@@ -182,7 +183,7 @@ class Policy(ABC):
 
     def largest_free_run(self, cache: int = 0) -> int:
         """Cells of the longest run of free cells in the cache."""
-        return self.usage()[cache].free
+        return int(self.usage()[cache].free)
 
     def cells_of(self, seq: Sequence, group: int = 0) -> tuple[Cells, Cells]:
         """Positions that ``seq`` holds for a layer group, rising, and the cell of each.
@@ -196,4 +197,10 @@ class Policy(ABC):
         raise UnsupportedOperation(self.name, "draw its cells", "it has none")
 
     def check_integrity(self) -> None:
-        """Raise `IntegrityError` where a conservation law is broken. Slow, for tests."""
+        """Raise `IntegrityError` where a conservation law is broken. May be slow; for tests."""
+        for part in self.usage():
+            used = part.live + part.reserved + part.internal
+            if used + part.free != part.capacity:
+                raise IntegrityError(f"{used} cells used, {part.free} free of {part.capacity}")
+            if not (0 <= part.external <= part.free and 0 <= part.shared <= part.live):
+                raise IntegrityError(f"impossible counts: {part}")

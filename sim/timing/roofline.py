@@ -7,14 +7,14 @@ All constants come from the hardware sheet; none is fitted.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from sim.budget import Budget
 from sim.hardware import HardwareSheet
 from sim.model import LayerGroup
-from sim.step import Reads, Work
+from sim.step import Count, Reads, Work
 from sim.timing.base import Seconds, TimeModel
 from workloads.errors import InputError
 
@@ -25,7 +25,7 @@ TABLE_BLOCK = 16
 class Roofline(TimeModel):
     """Step times from a hardware sheet.
 
-    Linear layers: the weights are read once a step, all tokens pass through them, and only
+    Linear layers: the weights are read once a pass, all tokens pass through them, and only
     tokens whose output is wanted pass through the head. Attention: the cells that the policy has
     scanned are read, all scored pairs are computed, and every block-table entry costs its share
     of the sheet's gather overhead. Copies inside the cache read and write every byte; so does a
@@ -58,14 +58,15 @@ class Roofline(TimeModel):
 
     def seconds(self, work: Work) -> Seconds:
         """Overhead, linear layers, attention of every group, copies; in this order."""
-        total = self.overhead + self._linear(work)
+        total: Seconds = work.passes * self.overhead + self._linear(work)
         for group, cell_bytes, reads in zip(self.groups, self.cell_bytes, work.reads, strict=True):
             total = total + self._attention(group, cell_bytes, reads)
         return total + 2 * (work.copy_bytes + work.shift_bytes) / self.copy_bandwidth
 
-    def _linear(self, work: Work) -> Seconds:
+    def _linear(self, work: Work) -> Any:
         flops = work.tokens * self.body_flops + work.sequences * self.model.head_flops_per_token
-        return _slower(self._weight_bytes(work) / self.bandwidth, flops / self.linear_rate)
+        weights = work.passes * self._weight_bytes(work)
+        return _slower(weights / self.bandwidth, flops / self.linear_rate)
 
     def _weight_bytes(self, work: Work) -> Seconds:
         if isinstance(work.tokens, np.ndarray):
@@ -73,7 +74,7 @@ class Roofline(TimeModel):
             return np.array([self.model.read_weight_bytes(int(n)) for n in work.tokens])
         return self.model.read_weight_bytes(work.tokens)
 
-    def _attention(self, group: LayerGroup, cell_bytes: int, reads: Reads) -> Seconds:
+    def _attention(self, group: LayerGroup, cell_bytes: int, reads: Reads) -> Any:
         if not cell_bytes:
             return 0.0
         blocks = reads.gathers * TABLE_BLOCK / _slower(reads.cells, 1)
@@ -88,7 +89,7 @@ class Roofline(TimeModel):
         return hardware.link_latency + n_bytes / bandwidth
 
 
-def _slower(a: Seconds, b: Seconds) -> Seconds:
+def _slower(a: Seconds | Count, b: Seconds | Count) -> Any:
     """The larger of both, number by number; numbers stay numbers, for speed."""
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
         return np.maximum(a, b)
