@@ -81,7 +81,7 @@ class Sequence:
         self.sample = sample
         self.prompt = request.prompt
         self.limit = request.prompt + request.output
-        self.path: PrefixPath = request.path or ((-1 - id, self.limit),)
+        self.path = _path_of(request, sample, private=-1 - id)
         self.priority = request.priority
         self.arrival = request.arrival
         self._clock = _STILL
@@ -131,3 +131,15 @@ class Sequence:
 
     def __repr__(self) -> str:
         return f"Sequence({self.id}, {self.computed}/{self.tokens} of {self.limit})"
+
+
+def _path_of(request: Request, sample: int, private: int) -> PrefixPath:
+    """The request's path; further samples share its prompt but not what the first generates."""
+    limit = request.prompt + request.output
+    if request.path is None:
+        return ((private, limit),)
+    if sample == 0:
+        return request.path
+    shared = tuple((branch, end) for branch, end in request.path if end < request.prompt)
+    branch = next(branch for branch, end in request.path if end >= request.prompt)
+    return (*shared, (branch, request.prompt), (private, limit))
