@@ -1,0 +1,23 @@
+"use strict";
+// Sort a table by the column whose head was pressed; rows without a value go last.
+function sortBy(head) {
+  const body = head.closest("table").tBodies[0];
+  const down = head.getAttribute("aria-sort") === "ascending";
+  const valueOf = (row) => row.cells[head.cellIndex].dataset.value;
+  const compare = (a, b) => {
+    const one = valueOf(a), other = valueOf(b);
+    if (one === "" || other === "") return (one === "") - (other === "");
+    const order = isNaN(one) || isNaN(other) ? one.localeCompare(other) : one - other;
+    return down ? -order : order;
+  };
+  for (const each of head.parentNode.cells) each.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  body.append(...[...body.rows].sort(compare));
+}
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => sortBy(button.closest("th")));
+}
+// Paper cannot be unfolded.
+addEventListener("beforeprint", () => {
+  for (const each of document.querySelectorAll("details")) each.open = true;
+});

@@ -1,0 +1,215 @@
+"""A small seeded stand-in for the simulator: results that look like a run's and add up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from reports.frames import FREE, SHARED, UNUSED
+from reports.plots import Picture, pictures_of
+from reports.results import RunResult
+
+CELL_BYTES = 131_072
+
+
+class FakeCache:
+    """Addresses that sequences take: one run with a reserve, or scattered blocks."""
+
+    def __init__(self, cells: int, contiguous: bool) -> None:
+        self.owner = np.full(cells, FREE)
+        self.unused = np.zeros(cells, bool)
+        self.contiguous = contiguous
+
+    def take(self, request: int, n: int) -> bool:
+        free = np.flatnonzero(self.owner == FREE)
+        reserve = 1 << (n - 1).bit_length() if self.contiguous else -(-n // 4) * 4
+        if self.contiguous:
+            window = np.convolve(self.owner == FREE, np.ones(reserve, int), "valid")
+            starts = np.flatnonzero(window == reserve)
+            free = starts[0] + np.arange(reserve) if starts.size else free[:0]
+        if free.size < reserve:
+            return False
+        self.owner[free[:reserve]] = request
+        self.unused[free[n:reserve]] = True
+        return True
+
+    def give(self, request: int) -> None:
+        mine = self.owner == request
+        self.owner[mine], self.unused[mine] = FREE, False
+
+    def picture(self, shared: int) -> np.ndarray:
+        seen = np.where(self.unused, UNUSED, self.owner)
+        seen[:shared] = SHARED
+        return seen
+
+
+def statistics(values: Any) -> dict[str, float | None]:
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    if not known.size:
+        return dict.fromkeys(("mean", "p50", "p90", "p95", "p99"), None)
+    points = np.percentile(known, (50, 90, 95, 99))
+    shares = dict(zip(("p50", "p90", "p95", "p99"), points.tolist(), strict=True))
+    return {"mean": float(known.mean()), **shares}
+
+
+def fake_run(
+    policy: str = "paged",
+    *,
+    seed: int = 1,
+    requests: int = 60,
+    rows: int = 64,
+    cells: int = 256,
+    rate: float = 1.5,
+    caches: int = 1,
+    contiguous: bool = False,
+    finish: bool = True,
+    slow: float = 1.0,
+    **summary: Any,
+) -> RunResult:
+    """A run of ``requests`` that arrive at ``rate`` and hold memory for a while.
+
+    finish: False makes every request fail. Keywords of ``summary`` replace metrics.
+    """
+    rng = np.random.default_rng(seed)
+    arrival = np.cumsum(rng.exponential(1 / rate, requests))
+    size = rng.integers(4, 40, requests)
+    output = rng.integers(1, 60, requests)
+    tpot = rng.gamma(8, 0.003, requests) * slow
+    cache, shared = FakeCache(cells, contiguous), 0 if contiguous else 12
+    cache.owner[:shared] = SHARED
+    waiting: list[int] = []
+    running: dict[int, float] = {}
+    start = np.full(requests, np.nan)
+    now, after, taken, frames = 0.0, 0, 0, []
+    horizon = arrival[-1] * 1.5 + 15
+    for now in np.linspace(0, horizon, max(rows, 200)):
+        for request in [r for r, end in running.items() if end <= now]:
+            cache.give(request)
+            del running[request]
+        while after < requests and arrival[after] <= now:
+            waiting.append(after)
+            after += 1
+        while finish and waiting and cache.take(waiting[0], int(size[waiting[0]])):
+            request = waiting.pop(0)
+            start[request] = now
+            running[request] = now + 2.0 * slow + output[request] * tpot[request] * 4
+            taken += int(output[request])
+        frames.append((now, len(running), len(waiting), taken, cache.picture(shared)))
+    frames = frames[: rows - 1] + frames[-1:] if rows < len(frames) else frames
+    done = ~np.isnan(start)
+    ttft = start - arrival + rng.gamma(4, 0.02, requests) * slow
+    tpot = np.where(output > 1, tpot, np.nan)
+    e2e = ttft + np.nan_to_num(tpot) * (output - 1)
+    seen = np.array([frame[4] for frame in frames])
+    live = ((seen >= 0) | (seen == SHARED)).sum(1)
+    unused, free = (seen == UNUSED).sum(1), (seen == FREE).sum(1)
+    external = free // 2 if contiguous else free * 0
+    times = np.array([frame[0] for frame in frames])
+    column = {"sample": 0, "turn": 0, "slo_class": "default", "priority": 0}
+    gaps = np.sort(rng.gamma(8, 0.003, 200) * slow)
+    makespan = float(times[-1])
+    n_done = int(done.sum())
+    tokens = int(output[done].sum())
+    measured: dict[str, Any] = {
+        "policy": policy,
+        "caches": [
+            {
+                "name": ("base", "swa")[index] if caches > 1 else "kv",
+                "cells": cells,
+                "cell_bytes": CELL_BYTES,
+            }
+            for index in range(caches)
+        ],
+        "requests_completed": n_done,
+        "requests_failed": requests - n_done,
+        "makespan_s": makespan,
+        "output_tokens_per_s": tokens / makespan,
+        "total_tokens_per_s": (tokens + int(size[done].sum())) / makespan,
+        "goodput_rps": int((ttft < 2.0).sum()) / makespan,
+        "ttft_s": statistics(ttft),
+        "tpot_s": statistics(tpot[done]),
+        "itl_s": statistics(gaps if finish else []),
+        "e2e_s": statistics(e2e),
+        "itl_cdf": [[g, (i + 1) / 200] for i, g in enumerate(gaps.tolist())] if finish else [],
+        "kv_utilization_mean": float(live.mean() / cells),
+        "kv_utilization_peak": float(live.max() / cells),
+        "reserved_mean": float(unused.mean() / cells / 2),
+        "internal_fragmentation_mean": float(unused.mean() / cells / 2),
+        "external_fragmentation_mean": float(external.mean() / cells),
+        "preemptions": 0 if contiguous else 3,
+        "recomputed_tokens": 0 if contiguous else 57,
+        "swapped_bytes": 0,
+        "cow_bytes": 0,
+        "defrag_bytes": 0,
+        "prefix_hit_tokens": 0 if contiguous else 500,
+        "prefix_hit_rate": 0.0 if contiguous else 0.21,
+        "alloc_failures": 5,
+        "steps": 4000,
+        "cpu_s": 0.5 + seed / 7,
+    }
+    return RunResult.of(
+        {
+            "model": "gemma-3-12b",
+            "kv": {"tokens": 65_536, "type": "f16", "host": None},
+            "policy": {"name": policy, "reserve": "pow2" if contiguous else "exact"},
+        },
+        {
+            **{name: [value] * requests for name, value in column.items()},
+            "request": np.arange(requests),
+            "conversation": [None if r % 3 else r // 3 for r in range(requests)],
+            "arrival_s": arrival,
+            "prompt": size,
+            "output": output,
+            "status": np.where(done, "finished", "failed"),
+            "reason": np.where(done, "", "can never fit: needs more cells than the cache has"),
+            "queue_s": start - arrival,
+            "ttft_s": ttft,
+            "tpot_s": np.where(done, tpot, np.nan),
+            "itl_p50_s": tpot,
+            "itl_p99_s": tpot * 2,
+            "itl_max_s": tpot * 3,
+            "e2e_s": e2e,
+            "finish_s": arrival + e2e,
+            "preemptions": np.zeros(requests, int),
+            "recomputed_tokens": np.zeros(requests, int),
+            "prefix_hit_tokens": np.zeros(requests, int),
+        },
+        {
+            "time_s": times,
+            "steps": np.arange(len(frames)) * 10,
+            "running": [frame[1] for frame in frames],
+            "waiting": [frame[2] for frame in frames],
+            "prompt_tokens": np.arange(len(frames)),
+            "output_tokens": [frame[3] for frame in frames],
+            "preemptions": np.zeros(len(frames), int),
+            "live_bytes": live * CELL_BYTES,
+            "reserved_bytes": unused // 2 * CELL_BYTES,
+            "internal_bytes": (unused - unused // 2) * CELL_BYTES,
+            "free_bytes": free * CELL_BYTES,
+            "external_bytes": external * CELL_BYTES,
+            "shared_bytes": (seen == SHARED).sum(1) * CELL_BYTES,
+            "largest_free_run_bytes": free * CELL_BYTES,
+            "capacity_bytes": np.full(len(frames), cells * CELL_BYTES),
+            **{f"owners_{index}": seen for index in range(caches)},
+        },
+        measured | summary,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Any:
+    """`fake_run`, for tests."""
+    return fake_run
+
+
+@pytest.fixture(scope="session")
+def drawn() -> tuple[dict[str, RunResult], list[Picture]]:
+    """Two runs by policy, one with two caches, and all their pictures."""
+    runs = {
+        "contiguous": fake_run("contiguous", contiguous=True),
+        "iswa": fake_run("iswa", caches=2),
+    }
+    return runs, list(pictures_of(runs))

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from reports.metrics import METRICS
+from reports.page import flat, page_of
+from reports.plots import Picture
+
+EVIL = '<script>alert("x")</script>'
+VOID = {"meta", "link", "img", "br"}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+class Reader(HTMLParser):
+    """Collects elements and text, and checks that tags are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words.append(data.strip())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+def page(runs, pictures):
+    directories = {policy: f"run-{index}" for index, policy in enumerate(runs)}
+    return page_of(runs, pictures, directories)
+
+
+@pytest.fixture(scope="module")
+def runs(make_run):
+    return {
+        "paged": make_run("paged"),
+        "ring": make_run("ring", slow=2.0),
+        EVIL: make_run(EVIL, finish=False),
+    }
+
+
+@pytest.fixture(scope="module")
+def text(runs, drawn):
+    return page(runs, drawn[1])
+
+
+def test_page_needs_nothing_else(text):
+    read = Reader(text)
+    for tag, attrs in read.elements:
+        for name in ("src", "href", "srcset", "action", "data"):
+            target = attrs.get(name)
+            assert target is None or target.startswith(("data:", "#")), (tag, target)
+    assert "@import" not in text and "url(" not in text
+    (policy,) = [a for a in read.all("meta") if a.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in policy["content"]
+
+
+def test_links_lead_somewhere_and_ids_are_unique(text):
+    read = Reader(text)
+    ids = [attrs["id"] for _, attrs in read.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    targets = {attrs["href"][1:] for attrs in read.all("a")}
+    assert targets <= set(ids) and len(targets) > 5
+
+
+def test_names_are_escaped(text):
+    assert EVIL not in text
+    read = Reader(text)
+    assert len(read.all("script")) == 1
+    assert EVIL in read.words
+
+
+def test_pictures_are_inside_with_words(text):
+    images = Reader(text).all("img")
+    assert len(images) == 5
+    assert all(a["src"].startswith("data:image/") and len(a["alt"]) > 50 for a in images)
+
+
+def test_large_drawings_become_raster_images(runs):
+    small = Picture("a", "A", "c.", b"png", b"<svg/>")
+    large = Picture("b", "B", "c.", b"png", b"x" * 400_000)
+    kinds = [a["src"].partition(";")[0] for a in Reader(page(runs, [small, large])).all("img")]
+    assert kinds == ["data:image/svg+xml", "data:image/png"]
+
+
+def test_metrics_are_explained_where_there_are_values(text):
+    words = Reader(text).words
+    for m in METRICS.values():
+        assert (m.meaning in words) == (m.name not in ("running_mean", "excess_read_share")), m.name
+
+
+def test_failures_config_and_values_are_told(text, runs):
+    words = Reader(text).words
+    assert "can never fit: needs more cells than the cache has" in words
+    for key in ("kv.tokens", "policy.name", "65,536"):
+        assert key in words
+    assert f"{runs['paged'].summary['output_tokens_per_s']:.1f}" in words
+
+
+def test_one_policy_without_failures(make_run):
+    words = Reader(page({"paged": make_run("paged")}, [])).words
+    assert "None: every policy finished every request." in words
+    assert any(word.startswith("Only paged ran") for word in words)
+
+
+def test_config_is_flat_text():
+    config = {"a": {"b": 1_000_000, "c": [1, 2]}, "d": True, "e": 0.5, "n": 2048}
+    assert flat(config) == {"a.b": "1,000,000", "a.c": "1, 2", "d": "yes", "e": "0.5", "n": "2048"}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_page_works_in_a_browser(text, tmp_path):
+    """Press every head of the first table twice and write down what a reader then sees."""
+    probe = """<script>
+    const table = document.querySelector("table"), seen = {};
+    for (const head of table.tHead.rows[0].cells) {
+      const orders = [];
+      for (let i = 0; i < 2; i++) {
+        head.querySelector("button").click();
+        orders.push([...table.tBodies[0].rows].map((row) => row.cells[0].dataset.value));
+      }
+      seen[head.querySelector("button").textContent] = orders;
+    }
+    seen.pictures = [...document.images].map((image) => image.naturalWidth > 0);
+    seen.wide = document.documentElement.scrollWidth > window.innerWidth;
+    document.title = JSON.stringify(seen);
+    </script>"""
+    path = tmp_path / "page.html"
+    path.write_text(text.replace("</body>", f"{probe}</body>"), "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,800", "--dump-dom"]
+    done = subprocess.run(
+        [CHROMIUM, *options, path.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "CONSOLE" not in done.stderr
+    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+    assert title is not None
+    seen = json.loads(html.unescape(title.group(1)))
+    assert seen.pop("pictures") == [True] * 5
+    assert seen.pop("wide") is False
+    assert seen["Goodput"] == [[EVIL, "ring", "paged"], ["paged", "ring", EVIL]]
+    assert seen["TTFT mean"] == [["paged", "ring", EVIL], ["ring", "paged", EVIL]]
+    assert seen["Policy"][0] == sorted(seen["Policy"][0])
