@@ -82,7 +82,7 @@ def attended_in_run(group: LayerGroup, lengths: NDArray[np.int64], steps: int) -
     if group.kind == "chunked":
         phase = lengths % group.window
         grown: NDArray[np.int64] = int(phase.sum()) + len(lengths) * (step + 1)
-        return grown - group.window * _wraps(group.window - phase, group.window, steps)
+        return grown - group.window * wraps(group.window - phase, group.window, steps)
     return np.zeros(steps, dtype=np.int64)
 
 
@@ -97,7 +97,7 @@ def _shortfall(slack: NDArray[np.int64], steps: int) -> NDArray[np.int64]:
     return total
 
 
-def _wraps(first: NDArray[np.int64], period: int, steps: int) -> NDArray[np.int64]:
+def wraps(first: NDArray[np.int64], period: int, steps: int) -> NDArray[np.int64]:
     """How often, up to every step, something happened that first happens at step ``first[i]``."""
     happened = np.zeros(steps, dtype=np.int64)
     while len(first := first[first < steps]):

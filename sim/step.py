@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
@@ -27,13 +28,13 @@ class Run(NamedTuple):
 class Step:
     """What a scheduler decided for one engine step.
 
-    runs: tokens to compute, in scheduling order.
+    runs: tokens to compute, in scheduling order; a view that is good until the scheduler updates.
     admitted, resumed: sequences that left the waiting queue, first time or after a preemption.
     preempted: in the order of preemption. refused: (sequence, reason) for every failed try.
     swapped_out, swapped_in: bytes that the host link has to carry before the step may start.
     """
 
-    runs: list[Run] = field(default_factory=list)
+    runs: SequenceOf[Run] = field(default_factory=list)
     admitted: list[Sequence] = field(default_factory=list)
     resumed: list[Sequence] = field(default_factory=list)
     preempted: list[Sequence] = field(default_factory=list)
@@ -94,7 +95,7 @@ class Placement:
     failures: searches for a place that found none before this one was found.
     """
 
-    runs: list[Run]
+    runs: SequenceOf[Run]
     reads: tuple[Reads, ...]
     copies: list[Copy] = field(default_factory=list)
     shifts: list[Shift] = field(default_factory=list)

@@ -80,6 +80,9 @@ class Policy(ABC):
 
     name: ClassVar[str]
 
+    period: int = 1
+    """Decoding sequences repeat what `allocate` does for them every so many tokens."""
+
     @dataclass(frozen=True)
     class Options:
         """Options of the policy; a subclass defines its own frozen dataclass of this name."""
@@ -113,6 +116,24 @@ class Policy(ABC):
         """The gate: whether ``seq`` may leave the waiting queue. By default always."""
         del seq, hit
         return True
+
+    def due_residues(self, seq: Sequence) -> Collection[int]:
+        """When `allocate` may do anything for a decoding sequence: ``computed`` modulo `period`.
+
+        At other steps the scheduler need not call it. By default it is called at every step. The
+        answer is good until the sequence is released or forked.
+        """
+        del seq
+        return (0,)
+
+    def stays_refused(self, seq: Sequence) -> bool:
+        """Whether a waiting sequence that was just refused stays so while the others decode.
+
+        Asked with nobody but decoding sequences running, none of which finishes. A `plan_run`
+        that follows must end before a step that would make room for it. False is always safe.
+        """
+        del seq
+        return False
 
     # What the scheduler does.
 
