@@ -26,7 +26,7 @@ def attended(group: LayerGroup, position: int) -> int:
 
 
 def _sum_to(n: CountT) -> CountT:
-    return n * (n + 1) // 2  # type: ignore[return-value]
+    return n * (n + 1) // 2
 
 
 def pairs_before(group: LayerGroup, position: CountT) -> CountT:

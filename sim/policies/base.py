@@ -17,7 +17,7 @@ has a default that is right for a policy without sharing, and slow but exact for
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 from sim.budget import Budget
 from sim.errors import IntegrityError, UnsupportedOperation
 from sim.model import LayerGroup
+from sim.policies.sequence_ops import SequenceOperations
 from sim.reads import exact_reads
 from sim.sequence import Sequence
 from sim.step import Cells, Copy, Count, Placement, Reads, Shift, Step
@@ -75,7 +76,7 @@ class DecodeRun(ABC):
         """Do the first ``steps`` steps (at most ``self.steps``). A plan is applied once."""
 
 
-class Policy(ABC):
+class Policy(SequenceOperations, ABC):
     """Base class of all policies; see the module's text for the order of calls."""
 
     name: ClassVar[str]

@@ -1,0 +1,105 @@
+"""`ring`: llama.cpp's KV cache, one array of cells for all layers, searched from a head on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from typing import Literal
+
+from sim.budget import Budget
+from sim.llamacpp.geometry import CacheGeometry
+from sim.llamacpp.sizes import ContextParams
+from sim.policies.llamacpp import NEVER, LlamaPolicy
+from sim.policies.llamacpp_geometry import geometry_of
+from sim.sequence import Sequence
+from workloads.errors import InputError
+from workloads.plugins import option
+
+
+class Ring(LlamaPolicy):
+    """llama.cpp's cells: all layers in full, shared by all sequences or one stream a sequence.
+
+    Windows of the model are forgotten (``llama_kv_cache`` alone); `iswa` is the cache that knows
+    them. All bytes go into cells, in multiples of 256.
+    """
+
+    name = "ring"
+
+    @dataclass(frozen=True)
+    class Options:
+        """How cells are found and shared."""
+
+        streams: Literal["unified", "per-sequence"] = option(
+            "unified", "one array for all sequences, or one each"
+        )
+        slots: Literal["scattered", "contiguous"] = option(
+            "scattered", "any free cells, or a row of them as before ggml_set_rows"
+        )
+        ubatch: int = option(
+            0, "tokens of a physical batch (the engine's default is 512); 0: the whole step", low=0
+        )
+        window: int = option(0, "tokens kept of a sequence (context shift); 0: all", low=0)
+        sinks: int = option(4, "first tokens that a context shift keeps", low=0)
+        discard: float = option(
+            0.5, "share of the others that a shift drops; 0: no more than it must", low=0, high=1
+        )
+        strict: bool = option(False, "do the right thing where the engine has a defect")
+
+    options: Options
+
+    def __init__(self, budget: Budget, options: Options | None = None) -> None:
+        super().__init__(budget, options)
+        window, sinks = self.options.window, self.options.sinks
+        if window and window < sinks + 2:
+            raise InputError(
+                f"ring.window: expected at least sinks + 2 = {sinks + 2}, got {window}"
+            )
+
+    def can_ever_hold(self, seq: Sequence) -> bool:
+        """Whether there is a cell for every token, or for every token of the window."""
+        window = self.options.window
+        return (min(seq.limit, window) if window else seq.limit) <= self.caches[0].size
+
+    def chunk_of(self, seq: Sequence, computed: int, n: int) -> int:
+        """No more at once than half of what a window holds beside the sinks."""
+        window = self.options.window
+        return min(n, (window - self.options.sinks) // 2) if window else n
+
+    def allocate(self, seq: Sequence, n: int, hit: int = 0) -> bool:
+        """With a window, first drop what the new tokens push out of it."""
+        if self.options.window and seq.id in self._ids:
+            self._shift(seq.id, n)
+        return super().allocate(seq, n, hit)
+
+    def _shift(self, seq: int, n: int) -> None:
+        """Context shift as llama-server does it: ``seq_rm`` behind the sinks, then ``seq_add``.
+
+        What is dropped goes even if the tokens then find no room elsewhere.
+        """
+        own, held, sinks = self._ids[seq], self._next[seq], self.options.sinks
+        needed = held + n - self.options.window
+        if needed <= 0:
+            return
+        dropped = max(needed, int(self.options.discard * (held - sinks)))
+        self.memory.seq_rm(own, sinks, sinks + dropped)
+        self.memory.seq_add(own, sinks + dropped, -1, -dropped)
+        self._next[seq] = held - dropped
+
+    def steps_until_shift(self, seqs: SequenceOf[Sequence]) -> int:
+        """Steps until the first sequence fills its window."""
+        window = self.options.window
+        return window - max(self._next[seq.id] for seq in seqs) if window else NEVER
+
+    def geometry(self) -> CacheGeometry:
+        """One cache for all attention layers."""
+        return geometry_of(self.budget, self.name, windowed=False)
+
+    def params(self, cells: int) -> ContextParams:
+        """A context of so many cells, in one stream or spread over them."""
+        options = self.options
+        return self.params_of(
+            cells,
+            kv_unified=options.streams == "unified",
+            slots=options.slots,
+            strict=options.strict,
+        )
