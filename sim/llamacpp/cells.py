@@ -58,10 +58,21 @@ class Cells:
     pos: int32, -1 where empty. owner: int16, a sequence id, `EMPTY`, `SHARED` or `NOBODY`.
     shift: int32, what K rows have yet to be rotated by. sets: owner bits of shared cells, one row a
     cell, all zero for the others; None until a cell is shared. used: cells not empty. has_shift:
-    whether a K-shift is pending (an engine's flag of its own: it can be set though every shift is 0).
+    whether a K-shift is pending (a flag of its own: it can be set though every shift is 0).
     """
 
-    __slots__ = ("_top", "has_shift", "n_shared", "owner", "pos", "sets", "shift", "size", "spans", "used")
+    __slots__ = (
+        "_top",
+        "has_shift",
+        "n_shared",
+        "owner",
+        "pos",
+        "sets",
+        "shift",
+        "size",
+        "spans",
+        "used",
+    )
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -211,7 +222,7 @@ class Cells:
         self.used -= cells.size
 
     def settle(self, cells: Cellset) -> None:
-        """Shared ``cells`` whose bits have changed: those with one owner left are shared no more."""
+        """After a change of bits: ``cells`` with one owner left are shared no more."""
         assert self.sets is not None
         rows = self.sets[cells]
         single = ((rows & (rows - np.uint64(1))) == 0).all(axis=1) & ((rows != 0).sum(axis=1) == 1)
@@ -234,6 +245,7 @@ class Cells:
         self.empty(cells)
 
     def sharers(self, shared: Cellset) -> set[int]:
+        """The sequences that hold any of the ``shared`` cells."""
         assert self.sets is not None
         return set(members_of(np.bitwise_or.reduce(self.sets[shared], axis=0)))
 

@@ -7,10 +7,10 @@ class LlamaCppError(RuntimeError):
     """A call that the modelled engine does not carry out."""
 
 
-class EngineAborts(LlamaCppError):
+class EngineAbortError(LlamaCppError):
     """A call that would end the engine's process (failed assertion, signal).
 
-    call: the operation with its arguments, as text; reason: which check of the engine fails and why.
+    call: the operation with its arguments, as text. reason: which check of the engine fails, why.
     """
 
     def __init__(self, call: str, reason: str) -> None:
@@ -19,15 +19,15 @@ class EngineAborts(LlamaCppError):
         self.reason = reason
 
 
-class ContextRefused(LlamaCppError):
+class ContextRefusedError(LlamaCppError):
     """The engine would return no context for these parameters (and keep running)."""
 
 
-class EngineUndefined(LlamaCppError):
+class EngineUndefinedError(LlamaCppError):
     """A call after which the engine's own bookkeeping would be inconsistent."""
 
 
-class StrictRefusal(LlamaCppError):
+class StrictRefusalError(LlamaCppError):
     """With ``strict``, a call that the engine answers wrongly instead of refusing it."""
 
 
@@ -35,5 +35,5 @@ class IntegrityError(LlamaCppError):
     """An invariant of the cell bookkeeping does not hold: a fault of kvlab itself."""
 
 
-class StateMismatch(LlamaCppError):
+class StateMismatchError(LlamaCppError):
     """Saved state that does not belong to this kind of context."""

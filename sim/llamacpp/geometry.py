@@ -12,7 +12,7 @@ MemoryKind = Literal["kv", "iswa", "rs", "hybrid", "hybrid_iswa"]
 
 @dataclass(frozen=True, slots=True)
 class AttentionGeometry:
-    """One attention cache: ``layers`` that store rows, each of ``k_width`` and ``v_width`` elements.
+    """One attention cache: ``layers`` that store rows of ``k_width`` and ``v_width`` elements.
 
     k_width, v_width: elements per cell and layer (KV heads x head size; GQA counted).
     head_dim: elements of one K head, which decides whether a quantised K can be shifted.

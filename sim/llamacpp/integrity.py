@@ -11,7 +11,7 @@ from sim.llamacpp.spans import Spans
 
 
 def check_cells(cells: Cells) -> None:
-    """Raise `IntegrityError`, naming every broken claim, unless all counts and indices are right."""
+    """Raise `IntegrityError`, naming every broken claim, unless all bookkeeping is right."""
     used, shared = cells.owner != EMPTY, cells.owner == SHARED
     sets = np.zeros((cells.size, 1), np.uint64) if cells.sets is None else cells.sets
     bits = np.unpackbits(sets.view(np.uint8), axis=1).sum(axis=1)

@@ -121,7 +121,7 @@ def divide_positions(cells: Cells, seq: int, p0: int, p1: int | None, by: int, s
 
 
 def copy_sequence(source: Cells, src: int, target: Cells, dst: int) -> None:
-    """``target`` becomes what ``src`` holds in ``source``, under the id ``dst``, at the same cells."""
+    """``target`` becomes what ``src`` holds in ``source``, as ``dst``, at the same cells."""
     target.clear()
     held = source.cells_of(src)
     if held.size == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sim.llamacpp.errors import ContextRefused, EngineAborts
+from sim.llamacpp.errors import ContextRefusedError, EngineAbortError
 from sim.llamacpp.geometry import AttentionGeometry, CacheGeometry, RecurrentGeometry
 
 #: Most sequence ids of one context (``LLAMA_MAX_SEQ``).
@@ -82,24 +82,26 @@ class ContextSizes:
 def context_sizes(params: ContextParams, n_ctx_train: int = 0) -> ContextSizes:
     """Sizes of the context that ``params`` ask for.
 
-    Raises `EngineAborts` where creating it would end the process, `ContextRefused` where the engine
+    Raises `EngineAbortError` where creating it would end the process, `ContextRefusedError` where the engine
     returns none.
     """
     n_seq_max = max(1, params.n_seq_max)
     if n_seq_max > MAX_SEQ:
-        raise ContextRefused(f"n_seq_max = {n_seq_max}: at most {MAX_SEQ} sequences")
+        raise ContextRefusedError(f"n_seq_max = {n_seq_max}: at most {MAX_SEQ} sequences")
     for given in (params.type_k, params.type_v):
         if given not in BLOCKS:
-            raise ContextRefused(f"cache type {given!r}; known: {', '.join(BLOCKS)}")
+            raise ContextRefusedError(f"cache type {given!r}; known: {', '.join(BLOCKS)}")
     if is_quantized(params.type_v) and not params.flash_attn:
-        raise ContextRefused(f"type_v = {params.type_v}: a quantised V needs flash attention")
+        raise ContextRefusedError(f"type_v = {params.type_v}: a quantised V needs flash attention")
     asked = params.n_ctx or n_ctx_train
     if asked <= 0:
-        raise ContextRefused("n_ctx = 0 means the model's training context, which is not known")
+        raise ContextRefusedError(
+            "n_ctx = 0 means the model's training context, which is not known"
+        )
     n_batch = min(asked, params.n_batch)
     n_ubatch = min(n_batch, params.n_ubatch or params.n_batch)
     if n_batch < n_seq_max:
-        raise EngineAborts(
+        raise EngineAbortError(
             f"context(n_batch={n_batch}, n_seq_max={n_seq_max})",
             "GGML_ASSERT(n_outputs_max): every sequence must be able to have an output",
         )
@@ -113,9 +115,7 @@ def context_sizes(params: ContextParams, n_ctx_train: int = 0) -> ContextSizes:
     return ContextSizes(n_ctx, n_ctx_seq, n_batch, n_ubatch, n_seq_max, 1 if unified else n_seq_max)
 
 
-def swa_cells(
-    geometry: CacheGeometry, params: ContextParams, sizes: ContextSizes
-) -> int:
+def swa_cells(geometry: CacheGeometry, params: ContextParams, sizes: ContextSizes) -> int:
     """Cells per stream of the sliding-window cache (``llama_kv_cache_iswa``)."""
     if params.swa_full:
         return sizes.n_ctx_seq
@@ -168,5 +168,5 @@ def recurrent_bytes(geometry: RecurrentGeometry, cells: int, n_rs_seq: int) -> C
 
 
 def rows_of(geometry: AttentionGeometry, params: ContextParams) -> AttentionRows:
-    """The rows that ``params`` store for these layers; V is stored transposed without flash attention."""
+    """The rows that ``params`` store for these layers (V transposed without flash attention)."""
     return AttentionRows(geometry, params.type_k, params.type_v, not params.flash_attn)

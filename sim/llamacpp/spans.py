@@ -72,9 +72,12 @@ class Spans:
 
     def append_one_each(self, seqs: Ids, positions: Positions) -> None:
         """Every one of the distinct ``seqs`` also holds one position now."""
-        if self.stale or not (
-            (self.regular[seqs] & (self.hi[seqs] + 1 == positions)) | (self.count[seqs] == 0)
-        ).all():
+        if (
+            self.stale
+            or not (
+                (self.regular[seqs] & (self.hi[seqs] + 1 == positions)) | (self.count[seqs] == 0)
+            ).all()
+        ):
             for seq, position in zip(seqs.tolist(), positions.tolist(), strict=True):
                 self.append(seq, position, 1)
             return

@@ -1,0 +1,146 @@
+"""Many decode steps of the same sequences at once, cell for cell as single steps would go.
+
+A step places one token of each of B sequences. In one stream, the cells taken by successive steps
+are simply the next cells that can be taken, so the whole run is one search. What can interrupt it:
+the head goes back to 0 (at most once: afterwards no cell before the head is free), the end of the
+cells is reached, or in a cache with a window an overwritten cell would make the cache purge
+positions. The first two are handled here; before the last, and before a step that finds no room,
+the plan ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.llamacpp.cells import EMPTY, Cells
+from sim.llamacpp.search import start_of_search
+from sim.llamacpp.sizes import MAX_SEQ
+from sim.llamacpp.windowed_run import WindowedRun
+
+if TYPE_CHECKING:
+    from sim.llamacpp.kv_cache import KVCache
+
+Table = NDArray[np.intp]
+
+
+class DecodeRun:
+    """A plan: step j writes position ``firsts[b] + j`` of sequence ``seqs[b]`` to ``cells[j, b]``.
+
+    lost: int16, whose cell that was (`EMPTY` if nobody's), shape as ``cells``.
+    """
+
+    __slots__ = ("cells", "firsts", "lost", "seqs")
+
+    def __init__(self, seqs: list[int], firsts: list[int], cells: Table, lost: Table) -> None:
+        self.seqs = seqs
+        self.firsts = firsts
+        self.cells = cells
+        self.lost = lost
+
+    @property
+    def steps(self) -> int:
+        """How many steps the plan covers."""
+        return len(self.cells)
+
+
+def plan_decode_run(cache: KVCache, seqs: list[int], firsts: list[int], n: int) -> DecodeRun:
+    """Up to ``n`` steps; fewer, possibly 0, where the next one has to be made singly.
+
+    The sequences are distinct, their ids valid. No step is planned where a sequence's next position
+    does not follow what it has here, or where B > 1 tokens need consecutive cells. Nothing changes.
+    """
+    width = len(seqs)
+    none = np.empty((0, width), np.intp)
+    if n <= 0 or width == 0 or (cache.slots == "contiguous" and width > 1 and cache.n_stream == 1):
+        return DecodeRun(seqs, firsts, none, none)
+    for seq, first in zip(seqs, firsts, strict=True):
+        last = cache.streams[cache.stream_of(seq)].pos_max(seq)
+        if last not in (-1, first - 1):
+            return DecodeRun(seqs, firsts, none, none)
+    if cache.n_stream == 1:
+        cells, lost = _plan_stream(cache, 0, seqs, firsts, n)
+    else:
+        lanes = [
+            _plan_stream(cache, seq, [seq], [first], n)
+            for seq, first in zip(seqs, firsts, strict=True)
+        ]
+        steps = min(len(taken) for taken, _ in lanes)
+        cells = np.concatenate([taken[:steps] for taken, _ in lanes], axis=1)
+        lost = np.concatenate([whose[:steps] for _, whose in lanes], axis=1)
+    return DecodeRun(seqs, firsts, cells, lost)
+
+
+def _plan_stream(
+    cache: KVCache, stream: int, seqs: list[int], firsts: list[int], n: int
+) -> tuple[Table, Table]:
+    cells, head = cache.streams[stream], cache.heads[stream]
+    if cache.window.bounded:
+        return WindowedRun(cells, cache.window, head, seqs, firsts).plan(n)
+    taken = _free_in_order(cells, head, len(seqs), n)
+    return taken, np.full(taken.shape, EMPTY, np.intp)
+
+
+def _free_in_order(cells: Cells, head: int, width: int, n: int) -> Table:
+    """The empty cells that up to ``n`` steps of ``width`` tokens take, one row a step."""
+    steps = min(n, (cells.size - cells.used) // width)
+    need = steps * width
+    start = start_of_search(0 if head >= cells.size else head, cells.used, width)
+    free = np.flatnonzero(cells.owner == EMPTY)
+    split = int(np.searchsorted(free, start))
+    ahead, before = free[split:], free[:split]
+    order = np.concatenate((ahead, before)) if split else free
+    if start:
+        # After step j the head is one past its last cell; it goes back once that is far more than
+        # the cells then used. Only cells ahead of the start can lie that far.
+        done = np.arange(1, steps)
+        heads = order[done * width - 1] + 1
+        back = np.flatnonzero(heads > cells.used + (done + 2) * width)
+        if back.size:
+            kept = int(done[back[0]]) * width
+            order = np.concatenate((ahead[:kept], before, ahead[kept:]))
+    return order[:need].reshape(steps, width)
+
+
+def apply_decode_run(cache: KVCache, plan: DecodeRun, steps: int) -> None:
+    """Carry out the first ``steps`` steps of a plan made for the cache as it is."""
+    if steps == 0:
+        return
+    if not 0 < steps <= plan.steps:
+        raise ValueError(f"a plan of {plan.steps} steps cannot be carried out for {steps}")
+    seqs, firsts = np.array(plan.seqs), np.array(plan.firsts)
+    lost = plan.lost[:steps]
+    if cache.n_stream == 1:
+        _write(cache.streams[0], seqs, firsts, plan.cells[:steps], lost)
+        cache.heads[0] = int(plan.cells[steps - 1, -1]) + 1
+        return
+    for b, seq in enumerate(plan.seqs):
+        lane = slice(b, b + 1)
+        _write(
+            cache.streams[seq], seqs[lane], firsts[lane], plan.cells[:steps, lane], lost[:, lane]
+        )
+        cache.heads[seq] = int(plan.cells[steps - 1, b]) + 1
+
+
+def _write(cells: Cells, seqs: Table, firsts: Table, taken: Table, lost: Table) -> None:
+    """Write tokens to cells, a later step over an earlier one; counters move by closed form."""
+    steps = len(taken)
+    pos = firsts + np.arange(steps)[:, None]
+    owner = np.broadcast_to(seqs, taken.shape)
+    fresh = int((lost == EMPTY).sum())
+    # With repeated indices NumPy keeps the last value assigned, which is the last step's.
+    cells.place(taken.ravel(), pos.ravel().astype(np.int32), owner.ravel().astype(np.int16))
+    cells.used += fresh - taken.size
+    spans = cells.spans
+    new = spans.count[seqs] == 0
+    spans.lo[seqs[new]] = firsts[new]
+    spans.hi[seqs] = firsts + steps - 1
+    spans.count[seqs] += steps
+    if fresh < taken.size:
+        gone = np.bincount(lost[lost != EMPTY], minlength=MAX_SEQ)
+        spans.count -= gone
+        spans.lo += gone
+        empty = np.flatnonzero((gone > 0) & (spans.count == 0))
+        spans.lo[empty] = spans.hi[empty] = -1

@@ -1,0 +1,131 @@
+"""Saving and restoring the cells of one attention cache (``llama_kv_cache::state_write/read``)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.llamacpp.cells import EMPTY, NOBODY, SHARED, Cells, Cellset, Sets, words_of
+from sim.llamacpp.spans import Ids, Positions
+from sim.llamacpp.state import AttentionState, StreamState, attention_data_bytes
+from sim.llamacpp.ubatch import Tokens
+
+if TYPE_CHECKING:
+    from sim.llamacpp.batch import Run
+    from sim.llamacpp.kv_cache import KVCache
+
+
+def save_state(cache: KVCache, seq: int | None) -> AttentionState:
+    """What is saved of ``seq``, or with None of all sequences.
+
+    Of one sequence, cells that a token at its highest position cannot see are left out. Ids that
+    the context cannot name (``n_seq_max`` and above) are left out of the cells that are saved.
+    """
+    streams: list[StreamState | None] = []
+    for cells in cache.streams:
+        if seq is None:
+            saved = np.flatnonzero(cells.owner != EMPTY)
+            state = _named(cells, saved, cache.n_seq_max)
+        else:
+            saved = _visible(cache, cells, seq)
+            owner = np.full(saved.size, seq if seq < cache.n_seq_max else NOBODY, np.int16)
+            state = StreamState(cells.pos[saved], owner, None)
+        streams.append(state if saved.size else None)
+    return AttentionState(cache.name, cache.rows, streams)
+
+
+def _visible(cache: KVCache, cells: Cells, seq: int) -> Cellset:
+    """The cells of ``seq`` that its highest position still sees."""
+    first = cache.window.last_masked(cells.pos_max(seq)) + 1
+    return cells.cells_of(seq, max(0, first))
+
+
+def _named(cells: Cells, saved: Cellset, n_seq_max: int) -> StreamState:
+    owner, sets = cells.owner[saved], None
+    owner[owner >= n_seq_max] = NOBODY
+    if cells.n_shared and cells.sets is not None:
+        sets = cells.sets[saved]
+        known = words_of(tuple(range(n_seq_max)))
+        for w in range(sets.shape[1]):
+            sets[:, w] &= np.uint64(known[w] if w < len(known) else 0)
+        owner = _owners(owner, sets)
+    return StreamState(cells.pos[saved], owner, sets)
+
+
+def _owners(owner: Ids, sets: Sets) -> Ids:
+    """Owner codes after ids were struck from the sets of shared cells; clears sets not shared."""
+    was_shared = np.flatnonzero(owner == SHARED)
+    bits = np.unpackbits(sets[was_shared].view(np.uint8), axis=1, bitorder="little")
+    n = bits.sum(axis=1)
+    owner[was_shared[n == 0]] = NOBODY
+    owner[was_shared[n == 1]] = bits[n == 1].argmax(axis=1)
+    sets[was_shared[n < 2]] = 0
+    return owner
+
+
+def state_bytes(cache: KVCache, seq: int) -> int:
+    """Bytes of `save_state` for one sequence, from the counters where they tell."""
+    total = 4 + 4 * cache.n_stream
+    cells = cache.streams[cache.stream_of(seq)]
+    spans = cells.fresh(seq)
+    n = int(spans.count[seq])
+    if cache.window.bounded and n:
+        if spans.regular[seq]:
+            lo, hi = int(spans.lo[seq]), int(spans.hi[seq])
+            n = hi - max(lo, cache.window.last_masked(hi) + 1) + 1
+        else:
+            n = _visible(cache, cells, seq).size
+    if n:
+        total += n * (12 if seq < cache.n_seq_max else 8) + attention_data_bytes(cache.rows, n)
+    return total
+
+
+def load_state(cache: KVCache, state: AttentionState, seq: int | None) -> bool:
+    """Restore one sequence, or with None everything. See `sim.llamacpp.memory.Memory.load`."""
+    if len(state.streams) != cache.n_stream:
+        return False
+    return _load_all(cache, state) if seq is None else _load_sequence(cache, state, seq)
+
+
+def _load_sequence(cache: KVCache, state: AttentionState, seq: int) -> bool:
+    """Replace ``seq`` by the saved cells, placed as a ubatch would be (windows overwrite).
+
+    Saved state without cells leaves ``seq`` as it is (``strict`` removes it).
+    """
+    if cache.strict:
+        cache.seq_rm(seq, -1, -1)
+    for saved in state.streams:
+        if saved is None:
+            continue
+        cache.seq_rm(seq, -1, -1)
+        if (saved.owner < 0).any():
+            return False
+        parts = [(cache.stream_of(seq), Tokens(_runs(saved.pos, seq)))]
+        slot = cache.find_slot(parts, None)
+        if slot is None:
+            return False
+        cache.apply(slot)
+    return True
+
+
+def _runs(pos: Positions, seq: int) -> list[Run]:
+    """Positions in cell order as runs of one sequence."""
+    breaks = np.flatnonzero(np.diff(pos) != 1) + 1
+    starts = np.concatenate(([0], breaks))
+    lengths = np.diff(np.append(starts, pos.size))
+    return [
+        ((seq,), first, n) for first, n in zip(pos[starts].tolist(), lengths.tolist(), strict=True)
+    ]
+
+
+def _load_all(cache: KVCache, state: AttentionState) -> bool:
+    """Everything from cell 0 on in the saved order; gaps, heads and pending shifts are gone."""
+    if any(saved is not None and saved.pos.size > cache.size for saved in state.streams):
+        cache.clear()
+        return False
+    cache.clear()
+    for cells, saved in zip(cache.streams, state.streams, strict=True):
+        if saved is not None:
+            cells.fill(saved.pos, saved.owner, saved.sets)
+    return True

@@ -1,0 +1,87 @@
+"""Cells found for the ubatches of one decode, placed for good or taken back.
+
+``llama_kv_cache::prepare`` places all ubatches one after the other, puts everything back, and the
+ubatches are then applied again at the cells found. Here they stay where the first pass put them,
+unless the decode fails or that pass purged something: the outcome is the same, at half the work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sim.llamacpp.cells import Cellset, Snapshot
+from sim.llamacpp.ubatch import Tokens
+
+if TYPE_CHECKING:
+    from sim.llamacpp.kv_cache import KVCache
+
+
+@dataclass(slots=True)
+class Slot:
+    """The cells of one ubatch: per stream touched, (stream, its tokens, their cells in order).
+
+    n_kv: cells that attention of this ubatch scans, a stream (set when the ubatch is placed).
+    """
+
+    parts: list[tuple[int, Tokens, Cellset]]
+    n_kv: int = 0
+
+
+@dataclass(slots=True)
+class Step:
+    """One ubatch as placed, with what is needed to take it back."""
+
+    slot: Slot
+    heads: list[int]
+    taken: list[Snapshot]
+    purged: list[tuple[int, Snapshot]] = field(default_factory=list)
+
+
+class Placement:
+    """The ubatches of one decode in one cache. Either `commit` or `roll_back` ends it."""
+
+    __slots__ = ("_cache", "_steps")
+
+    def __init__(self, cache: KVCache) -> None:
+        self._cache = cache
+        self._steps: list[Step] = []
+
+    def add(self, step: Step) -> None:
+        """One more ubatch was placed."""
+        self._steps.append(step)
+
+    @property
+    def slots(self) -> list[Slot]:
+        """The cells of every ubatch."""
+        return [step.slot for step in self._steps]
+
+    def commit(self) -> None:
+        """Keep everything as placed.
+
+        After a purge the engine's own way is gone in full (everything back, then applied again),
+        since ``n_kv`` of an earlier ubatch can depend on what a later one purged.
+        """
+        if not self._cache.strict and any(step.purged for step in self._steps):
+            self.roll_back()
+            for step in self._steps:
+                self._cache.apply(step.slot)
+
+    def roll_back(self) -> None:
+        """Take the ubatches back, the last one first.
+
+        As the engine does it: the cells taken get back what they held, but what a purge removed is
+        not put back, and the head of the s-th stream of a ubatch is set to what the head of stream
+        s was (``v_heads[strm[s]] = v_heads_old[s]``, llama-kv-cache.cpp:861). With ``strict``,
+        everything is as before.
+        """
+        cache = self._cache
+        for step in reversed(self._steps):
+            if cache.strict:
+                for stream, before in reversed(step.purged):
+                    cache.streams[stream].restore(before)
+            for s, (stream, _, _) in enumerate(step.slot.parts):
+                cache.streams[stream].restore(step.taken[s])
+                cache.heads[stream] = step.heads[stream if cache.strict else s]
+        if cache.strict and self._steps:
+            cache.heads[:] = self._steps[0].heads

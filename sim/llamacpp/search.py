@@ -1,0 +1,103 @@
+"""Finding cells for new tokens: ``llama_kv_cache::find_slot`` on arrays instead of cell by cell.
+
+A cell can be taken if it is empty or, in a cache with a window, if one sequence alone holds it at a
+position that its next token will not see. ``limit`` says so for all owners at once: a cell can be
+taken if its position is at most ``limit[owner]``; None stands for a cache without a window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.llamacpp.cells import EMPTY, NOBODY, SHARED, Cells, Cellset, Mask
+from sim.llamacpp.sizes import MAX_SEQ
+from sim.llamacpp.window import Window
+
+Limits = NDArray[np.int64]
+
+_NONE = np.empty(0, np.intp)
+
+
+def limits_of(cells: Cells, window: Window) -> Limits | None:
+    """For every owner, the highest position whose cell its next token no longer needs.
+
+    Indexed by `Cells.owner` as it stands: the negative codes reach the last three elements.
+    """
+    if not window.bounded:
+        return None
+    limit = np.empty(MAX_SEQ + 3, np.int64)
+    window.last_masked_each(cells.refresh().hi + 1, out=limit[:MAX_SEQ])
+    limit[EMPTY] = -1
+    limit[SHARED] = limit[NOBODY] = -2
+    return limit
+
+
+def usable(cells: Cells, limit: Limits | None, start: int, stop: int) -> Mask:
+    """Which of the cells [start, stop) can be taken."""
+    owner = cells.owner[start:stop]
+    if limit is None:
+        return owner == EMPTY
+    mask: Mask = cells.pos[start:stop] <= limit[owner]
+    return mask
+
+
+def start_of_search(head: int, used: int, n: int) -> int:
+    """Where to look first for ``n`` cells: at the head, or at 0 if much before the head is free."""
+    return 0 if head > used + 2 * n else head
+
+
+def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cellset | None:
+    """The next ``n`` cells that can be taken, from ``head`` on, round the end; None if too few."""
+    size, owner = cells.size, cells.owner
+    if n > size or (limit is None and n > size - cells.used):
+        return None
+    head = 0 if head >= size else head
+    if limit is None and owner[head] == EMPTY:
+        if n == 1:
+            return np.array([head])
+        if head + n <= size and (owner[head : head + n] == EMPTY).all():
+            return np.arange(head, head + n)
+    found, missing = [], n
+    # The window is what the fill makes likely to be enough; it then doubles.
+    width = n + 64 if limit is not None else n * size // (size - cells.used) + n // 4 + 64
+    for begin, end in ((head, size), (0, head)):
+        start = begin
+        while start < end:
+            stop = min(start + width, end)
+            taken = np.flatnonzero(usable(cells, limit, start, stop))[:missing]
+            if taken.size:
+                found.append(taken + start)
+                missing -= taken.size
+                if missing == 0:
+                    return found[0] if len(found) == 1 else np.concatenate(found)
+            start = stop
+            width *= 2
+    return None
+
+
+def find_contiguous(cells: Cells, limit: Limits | None, head: int, n: int) -> Cellset | None:
+    """The next ``n`` consecutive cells that can be taken, not reaching over the end; or None.
+
+    First from ``head`` to the end, then from 0; there a run may begin before the head only, but
+    reach beyond it.
+    """
+    size = cells.size
+    if n > size:
+        return None
+    head = 0 if head >= size else head
+    free = usable(cells, limit, 0, size)
+    for begin, last_start in ((head, size), (0, head)):
+        edges = np.flatnonzero(np.diff(free[begin:], prepend=False, append=False)) + begin
+        starts, stops = edges[::2], edges[1::2]
+        fits = np.flatnonzero((stops - starts >= n) & (starts < last_start))
+        if fits.size:
+            start = int(starts[fits[0]])
+            return np.arange(start, start + n)
+    return None
+
+
+def largest_free_run(cells: Cells) -> int:
+    """The longest row of consecutive empty cells."""
+    edges = np.flatnonzero(np.diff(cells.owner == EMPTY, prepend=False, append=False))
+    return int((edges[1::2] - edges[::2]).max()) if edges.size else 0
