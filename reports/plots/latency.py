@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from reports.metrics import DISTRIBUTIONS, metric
 from reports.plots.axes import Values, policy_legend, say
@@ -23,6 +24,7 @@ CAPTION = (
 
 _POINTS = 400
 _SPREAD_FOR_LOG = 20.0
+_SPREAD_FOR_DECADES = 300.0
 
 
 def cumulative(values: Values) -> tuple[Values, Values]:
@@ -84,6 +86,9 @@ def _finish(axes: Axes, curves: list[Values]) -> None:
         axes.axhline(share, color="#888888", linewidth=0.5, zorder=0)
     if values.min() > 0 and values.max() > _SPREAD_FOR_LOG * values.min():
         axes.set_xscale("log")
+        wide = values.max() > _SPREAD_FOR_DECADES * values.min()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter("{x:,g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_xlim(left=0)

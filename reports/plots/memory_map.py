@@ -86,7 +86,11 @@ def _draw_panel(axes: Axes, policy: str, cache: int, run: RunResult, axis: TimeA
     if owners is None or owners.size == 0:
         say(axes, "has no cells to draw")
         return
-    picture = image_of(owners, run.timeline["time_s"].to_numpy(float), axis.end)
+    times = run.timeline["time_s"].to_numpy(float)
+    if times[0] >= end_of(run):
+        say(axes, "too short to draw")
+        return
+    picture = image_of(owners, times, axis.end)
     axes.imshow(
         picture,
         origin="lower",

@@ -37,6 +37,7 @@ def draw(runs: Mapping[str, RunResult]) -> Figure:
     for axes in grid.flat:
         axes.grid(visible=False, axis="y")
         axes.tick_params(axis="y", length=0, labelsize=8)
+    figure.legend(*grid[1, 1].get_legend_handles_labels(), loc="outside lower right", ncols=3)
     grid[0, 0].set_yticks(range(len(runs)), [label_of(policy) for policy in runs])
     grid[0, 0].set_ylim(len(runs) - 0.4, -0.6)
     return figure
@@ -74,4 +75,3 @@ def _waste(axes: Axes, runs: Mapping[str, RunResult]) -> None:
     axes.bar_label(bars, [f"{value:.1f}" for value in left], padding=2, fontsize=7.5)
     axes.set_xlim(0, 1.18 * left.max() or 1)
     axes.set_title("Waste (% of KV memory)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from reports.plots.axes import interval_means, interval_rates, policy_legend, time_axis_of
 from reports.results import RunResult
@@ -43,6 +44,7 @@ def draw(runs: Mapping[str, RunResult]) -> Figure:
         axes.set_ylabel(label)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axis.fit(bottom)
     bottom.set_xlabel(axis.label)
     policy_legend(figure, looks, [label_of(policy) + axis.note(policy) for policy in runs])
