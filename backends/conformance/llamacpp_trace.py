@@ -9,7 +9,7 @@ from backends.conformance.llamacpp_view import EventLog, cells_of, maps_of
 from backends.conformance.recording import Record
 from sim.llamacpp.batch import Refusal
 from sim.llamacpp.context import Context
-from sim.llamacpp.errors import EngineAbortError, LlamaCppError
+from sim.llamacpp.errors import EngineAborts, LlamaCppError
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.state import SavedState
 
@@ -115,7 +115,7 @@ class Trace:
         engine = f"signal {abort['signal']}: {abort['stderr'].strip()}"
         try:
             ret = self._perform(operation)
-        except EngineAbortError:
+        except EngineAborts:
             return None
         return "end of the process", engine, f"returned {ret!r}"
 

@@ -9,7 +9,7 @@ from sim.llamacpp.batch import Batch, Refusal, refusal_of
 from sim.llamacpp.build import memory_for
 from sim.llamacpp.cells import Cellset
 from sim.llamacpp.decode_run import DecodeRun
-from sim.llamacpp.errors import EngineAbortError, StateMismatchError
+from sim.llamacpp.errors import EngineAborts, StateMismatch
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.memory import CacheUsage, Placed
 from sim.llamacpp.observer import Observer
@@ -36,7 +36,7 @@ class Context:
     """One context of a model: its sizes, and its memory, changed by calls as the engine's is."""
 
     def __init__(self, geometry: CacheGeometry, params: ContextParams) -> None:
-        """Raises `EngineAbortError` or `ContextRefusedError` where the engine has no context to give."""
+        """Raises `EngineAborts` or `ContextRefused` where the engine has no context to give."""
         self.geometry = geometry
         self.params = params
         self.sizes = context_sizes(params, geometry.n_ctx_train)
@@ -56,14 +56,14 @@ class Context:
         """Process tokens: ``(sequence ids, first position, n)`` in batch order.
 
         In the engine's order: checks (nothing has changed if they fail), pending copies and
-        K-shifts, splitting, finding cells for all ubatches. Raises `EngineAbortError`.
+        K-shifts, splitting, finding cells for all ubatches. Raises `EngineAborts`.
         """
         batch = Batch(runs)
         refusal = refusal_of(batch, self.memory, self.sizes.n_seq_max)
         if refusal is not None:
             return DecodeResult(-1, refusal)
         if batch.n_tokens > self.sizes.n_batch:
-            raise EngineAbortError(
+            raise EngineAborts(
                 f"decode({batch.n_tokens} tokens)",
                 f"GGML_ASSERT(n_tokens_all <= cparams.n_batch = {self.sizes.n_batch})",
             )
@@ -143,11 +143,11 @@ class Context:
     def state_seq_load(self, saved: SavedState, seq: int) -> int:
         """Restore a saved sequence as ``seq``. Returns the bytes read, 0 if there is no room.
 
-        ``seq`` is gone after a failure (with strict: as before). Raises `StateMismatchError` for state
+        ``seq`` is gone after a failure (with strict: as before). Raises `StateMismatch` for state
         of another kind of context, or of a whole one.
         """
         if saved.arch is not None:
-            raise StateMismatchError("a whole context's state cannot be restored as a sequence")
+            raise StateMismatch("a whole context's state cannot be restored as a sequence")
         return self._load(saved, seq)
 
     def state_save(self) -> SavedState:
@@ -157,15 +157,13 @@ class Context:
     def state_load(self, saved: SavedState) -> int:
         """Restore a whole context; everything else is forgotten. Returns the bytes read or 0."""
         if saved.arch != self.geometry.arch:
-            raise StateMismatchError(
-                f"state of {saved.arch or 'one sequence'}, not of a whole context"
-            )
+            raise StateMismatch(f"state of {saved.arch or 'one sequence'}, not of a whole context")
         return self._load(saved, None)
 
     def _load(self, saved: SavedState, seq: int | None) -> int:
         parts, expected = [p.cache for p in saved.parts], self.memory.saved_caches(saved.partial)
         if parts != expected:
-            raise StateMismatchError(f"state of caches {parts}, not {expected}")
+            raise StateMismatch(f"state of caches {parts}, not {expected}")
         before = self.memory.snapshot() if self.params.strict else None
         if self.memory.load(list(saved.parts), seq):
             return saved.nbytes

@@ -7,7 +7,7 @@ class LlamaCppError(RuntimeError):
     """A call that the modelled engine does not carry out."""
 
 
-class EngineAbortError(LlamaCppError):
+class EngineAborts(LlamaCppError):  # noqa: N818
     """A call that would end the engine's process (failed assertion, signal).
 
     call: the operation with its arguments, as text. reason: which check of the engine fails, why.
@@ -19,15 +19,15 @@ class EngineAbortError(LlamaCppError):
         self.reason = reason
 
 
-class ContextRefusedError(LlamaCppError):
+class ContextRefused(LlamaCppError):  # noqa: N818
     """The engine would return no context for these parameters (and keep running)."""
 
 
-class EngineUndefinedError(LlamaCppError):
+class EngineUndefined(LlamaCppError):  # noqa: N818
     """A call after which the engine's own bookkeeping would be inconsistent."""
 
 
-class StrictRefusalError(LlamaCppError):
+class StrictRefusal(LlamaCppError):  # noqa: N818
     """With ``strict``, a call that the engine answers wrongly instead of refusing it."""
 
 
@@ -35,5 +35,5 @@ class IntegrityError(LlamaCppError):
     """An invariant of the cell bookkeeping does not hold: a fault of kvlab itself."""
 
 
-class StateMismatchError(LlamaCppError):
+class StateMismatch(LlamaCppError):  # noqa: N818
     """Saved state that does not belong to this kind of context."""

@@ -58,7 +58,7 @@ class ISWACache(Memory):
         return Placed(ubatches, {name: placement.slots for name, placement in both.items()})
 
     def prepare(self, ubatches: list[Ubatch]) -> dict[str, Placement] | None:
-        """Place all ubatches in both caches, base first; None, with both as before, if one is full."""
+        """Place all ubatches in both caches, base first; both are taken back if one is full."""
         base = self.base.prepare(ubatches)
         if base is None:
             return None

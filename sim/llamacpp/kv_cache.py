@@ -10,7 +10,7 @@ from sim.llamacpp import sequence_ops as ops
 from sim.llamacpp.batch import Batch, Refusal
 from sim.llamacpp.cells import EMPTY, Cells, Cellset, Snapshot
 from sim.llamacpp.decode_run import DecodeRun, apply_decode_run, plan_decode_run
-from sim.llamacpp.errors import EngineAbortError, EngineUndefinedError, StrictRefusalError
+from sim.llamacpp.errors import EngineAborts, EngineUndefined, StrictRefusal
 from sim.llamacpp.integrity import check_cells
 from sim.llamacpp.kv_state import load_state, save_state, state_bytes
 from sim.llamacpp.memory import CacheUsage, Memory, Placed
@@ -89,7 +89,7 @@ class KVCache(Memory):
         """The stream of ``seq``, or the failed assertion on ids that have none."""
         known = MAX_SEQ if self.n_stream == 1 else self.n_stream
         if not 0 <= seq < known:
-            raise EngineAbortError(call, f"GGML_ASSERT(seq_id < seq_to_stream.size() = {known})")
+            raise EngineAborts(call, f"GGML_ASSERT(seq_id < seq_to_stream.size() = {known})")
         return self.streams[self.stream_of(seq)]
 
     def seq_pos_min(self, seq: int) -> int:
@@ -303,11 +303,9 @@ class KVCache(Memory):
                 ops.add_owner(source, src, dst, start, end)
             return
         if any(0 < p < self.size - 1 for p in (p0, p1)):
-            raise EngineAbortError(call, "GGML_ASSERT(is_full): only whole streams can be copied")
+            raise EngineAborts(call, "GGML_ASSERT(is_full): only whole streams can be copied")
         if self.strict and (p0 > 0 or 0 <= p1 < self.size - 1):
-            raise StrictRefusalError(
-                f"{call}: the range would be ignored and the whole stream copied"
-            )
+            raise StrictRefusal(f"{call}: the range would be ignored and the whole stream copied")
         self._copies.append((self.stream_of(src), self.stream_of(dst)))
         ops.copy_sequence(source, src, target, dst)
         self.heads[self.stream_of(dst)] = self.heads[self.stream_of(src)]
@@ -347,8 +345,8 @@ class KVCache(Memory):
             return
         if by <= 0 and cells.cells_of(seq, start, end).size:
             if by == 0:
-                raise EngineAbortError(call, "SIGFPE: division by zero")
-            raise EngineUndefinedError(f"{call}: positions would become negative in used cells")
+                raise EngineAborts(call, "SIGFPE: division by zero")
+            raise EngineUndefined(f"{call}: positions would become negative in used cells")
         if by > 0:
             ops.divide_positions(cells, seq, start, end, by, 1 if self.strict else -1)
 
@@ -359,9 +357,7 @@ class KVCache(Memory):
         if seq is not None:
             self._cells(f"state_seq_save({seq})", seq)
         if self.strict and any(cells.has_shift for cells in self.streams):
-            raise StrictRefusalError(
-                "saving state with a K-shift pending: rows and positions disagree"
-            )
+            raise StrictRefusal("saving state with a K-shift pending: rows and positions disagree")
         return [save_state(self, seq)]
 
     def saved_caches(self, partial: bool) -> list[str]:

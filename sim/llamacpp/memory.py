@@ -51,7 +51,7 @@ class Memory(ABC):
     """One memory module: a cache, or several behind one face.
 
     Ranges of positions are [p0, p1); p0 < 0 means 0, p1 < 0 means no end, as in the engine.
-    Operations raise `EngineAbortError` where the engine's process would end.
+    Operations raise `EngineAborts` where the engine's process would end.
     """
 
     @abstractmethod

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.llamacpp.cells import Cellset
-from sim.llamacpp.errors import EngineAbortError
+from sim.llamacpp.errors import EngineAborts
 from sim.llamacpp.sizes import AttentionRows, is_quantized
 
 
@@ -47,7 +47,7 @@ class Update:
 
 
 def check_shiftable(cache: str, rows: AttentionRows) -> None:
-    """Raise `EngineAbortError` where the engine's K-shift graph cannot be built for these rows.
+    """Raise `EngineAborts` where the engine's K-shift graph cannot be built for these rows.
 
     Source: ``llama_kv_cache::build_rope_shift``; seen in the recordings ``kshift_*``.
     """
@@ -56,10 +56,10 @@ def check_shiftable(cache: str, rows: AttentionRows) -> None:
     if not geometry.rope:
         return
     if geometry.layers == 0:
-        raise EngineAbortError(call, "GGML_ASSERT(buffer): the cache has no layers to shift")
+        raise EngineAborts(call, "GGML_ASSERT(buffer): the cache has no layers to shift")
     if is_quantized(rows.type_k) and geometry.head_dim % 64:
-        raise EngineAbortError(
+        raise EngineAborts(
             call, f"null rotation tensor: K is {rows.type_k} with heads of {geometry.head_dim}"
         )
     if rows.type_k == "bf16":
-        raise EngineAbortError(call, "rotating bf16 rows is not implemented on the CPU")
+        raise EngineAborts(call, "rotating bf16 rows is not implemented on the CPU")

@@ -10,7 +10,7 @@ import numpy as np
 from sim.llamacpp.batch import Batch, Refusal
 from sim.llamacpp.cells import EMPTY
 from sim.llamacpp.decode_run import DecodeRun
-from sim.llamacpp.errors import EngineAbortError, IntegrityError
+from sim.llamacpp.errors import EngineAborts, IntegrityError
 from sim.llamacpp.geometry import RecurrentGeometry
 from sim.llamacpp.kv_cache import KVCache, position_range
 from sim.llamacpp.memory import CacheUsage, Memory, Placed
@@ -229,7 +229,7 @@ class RecurrentCache(Memory):
         if tail is None:
             return
         if by == 0:
-            raise EngineAbortError(f"seq_div({seq}, {p0}, {p1}, 0)", "SIGFPE: division by zero")
+            raise EngineAborts(f"seq_div({seq}, {p0}, {p1}, 0)", "SIGFPE: division by zero")
         pos = self.cells.pos[tail]
         self.cells.pos[tail] = abs(pos) // abs(by) * (1 if (pos < 0) == (by < 0) else -1)
 
@@ -260,7 +260,7 @@ class RecurrentCache(Memory):
             ids = tuple(s for s in range(self.size) if mask >> s & 1)
             if seq is None and mask:
                 if self.n_rs_seq and len({cells.rolled_back[s] for s in ids}) > 1:
-                    raise EngineAbortError(
+                    raise EngineAborts(
                         "state_save", "GGML_ABORT: sharers of a state were rolled back differently"
                     )
                 saved.append((cells.pos[cell], ids))

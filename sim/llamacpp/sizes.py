@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sim.llamacpp.errors import ContextRefusedError, EngineAbortError
+from sim.llamacpp.errors import ContextRefused, EngineAborts
 from sim.llamacpp.geometry import AttentionGeometry, CacheGeometry, RecurrentGeometry
 
 #: Most sequence ids of one context (``LLAMA_MAX_SEQ``).
@@ -82,26 +82,24 @@ class ContextSizes:
 def context_sizes(params: ContextParams, n_ctx_train: int = 0) -> ContextSizes:
     """Sizes of the context that ``params`` ask for.
 
-    Raises `EngineAbortError` where creating it would end the process, `ContextRefusedError` where the engine
+    Raises `EngineAborts` where creating it would end the process, `ContextRefused` where the engine
     returns none.
     """
     n_seq_max = max(1, params.n_seq_max)
     if n_seq_max > MAX_SEQ:
-        raise ContextRefusedError(f"n_seq_max = {n_seq_max}: at most {MAX_SEQ} sequences")
+        raise ContextRefused(f"n_seq_max = {n_seq_max}: at most {MAX_SEQ} sequences")
     for given in (params.type_k, params.type_v):
         if given not in BLOCKS:
-            raise ContextRefusedError(f"cache type {given!r}; known: {', '.join(BLOCKS)}")
+            raise ContextRefused(f"cache type {given!r}; known: {', '.join(BLOCKS)}")
     if is_quantized(params.type_v) and not params.flash_attn:
-        raise ContextRefusedError(f"type_v = {params.type_v}: a quantised V needs flash attention")
+        raise ContextRefused(f"type_v = {params.type_v}: a quantised V needs flash attention")
     asked = params.n_ctx or n_ctx_train
     if asked <= 0:
-        raise ContextRefusedError(
-            "n_ctx = 0 means the model's training context, which is not known"
-        )
+        raise ContextRefused("n_ctx = 0 means the model's training context, which is not known")
     n_batch = min(asked, params.n_batch)
     n_ubatch = min(n_batch, params.n_ubatch or params.n_batch)
     if n_batch < n_seq_max:
-        raise EngineAbortError(
+        raise EngineAborts(
             f"context(n_batch={n_batch}, n_seq_max={n_seq_max})",
             "GGML_ASSERT(n_outputs_max): every sequence must be able to have an output",
         )

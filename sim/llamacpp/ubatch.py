@@ -6,7 +6,7 @@ import numpy as np
 
 from sim.llamacpp.batch import Batch, Run
 from sim.llamacpp.cells import EMPTY, SHARED
-from sim.llamacpp.errors import EngineAbortError
+from sim.llamacpp.errors import EngineAborts
 from sim.llamacpp.spans import Ids, Positions
 
 
@@ -130,13 +130,13 @@ def split_equal(
 
     sequential: a ubatch takes sets only while their ids follow one another. n_keep_tail: the last
     tokens of a sequence that must not be parted (recurrent snapshots). Returns None where tokens of
-    several sequences make a sequential split impossible. Raises `EngineAbortError` when a ubatch cannot
+    several sequences make a sequential split impossible. Raises `EngineAborts` when a ubatch cannot
     hold the tail.
     """
     if sequential and batch.coupled:
         return None
     if n_keep_tail and n_ubatch <= n_keep_tail:
-        raise EngineAbortError(
+        raise EngineAborts(
             f"decode(n_ubatch={n_ubatch})", f"GGML_ASSERT(n_ubatch > n_keep_tail = {n_keep_tail})"
         )
     # Lanes stay in the order in which their first unused token stands in the batch: the order of
