@@ -21,9 +21,10 @@ from sim.link import HostLink
 from sim.policies.base import DecodeRun, Policy
 from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler
-from sim.sequence import Sequence
-from sim.step import Placement, Step, Work
+from sim.sequence import Sequence, Status
+from sim.step import Step
 from sim.timing.base import TimeModel
+from sim.work import work_of, work_of_run
 from workloads.request import Request
 
 AFTER_EVERYTHING = EventPriority(2)
@@ -71,6 +72,7 @@ class Engine:
         self._on_completed = on_completed
         self._sequences = 0
         self._unfinished: dict[int, int] = {}
+        self._to_fork: set[int] = set()
         self._idle: Event | None = None
         self._last_step = 1
         env.process(self._serve())
@@ -83,6 +85,8 @@ class Engine:
             self._give_up(request, reason)
             return
         self._unfinished[request.id] = request.samples
+        if request.samples > 1:
+            self._to_fork.add(request.id)
         self.scheduler.add(seq)
         if self._idle is not None:
             self._idle.succeed()
@@ -140,21 +144,26 @@ class Engine:
         self.recorder.step(start, start + ticks, step, placement)
         self._last_step = max(1, ticks)
         self._sample()
-        self._finish(self.scheduler.update(step))
+        parents = self._parents_in(step)
+        finished = self.scheduler.update(step)
+        for parent in parents:
+            self._fork_samples(parent)
+        self._finish(finished)
 
     def _drop_one(self) -> None:
         """Nothing can be scheduled and nothing will change that: give up whoever is first."""
-        seq = next(iter(self.scheduler.waiting), None) or self.scheduler.running[0]
+        seq = [*self.scheduler.waiting, *self.scheduler.running][0]
         self.scheduler.abort(seq)
         self._unfinished.pop(seq.request.id, None)
+        self._to_fork.discard(seq.request.id)
         self._give_up(seq.request, "no room could be made for it")
 
     # Runs of decode steps.
 
     def _plan(self) -> tuple[DecodeRun, NDArray[np.int64]] | None:
         """A run of decode steps and the end of each in ticks, or None for a single step."""
-        running = self.scheduler.running
-        if self.exact_steps or not running or not self.recorder.are_streaming(len(running)):
+        batch = self.scheduler.batch
+        if self.exact_steps or not batch or not self.recorder.are_streaming(len(batch)):
             return None
         steps = min(self.scheduler.steady_steps(), LONGEST_RUN)
         if steps < 1:
@@ -163,10 +172,10 @@ class Engine:
         horizon = self._env.peek()
         if horizon != float("inf"):
             steps = min(steps, (to_ticks(horizon) - now) // self._last_step + 2)
-        plan = self.policy.plan_run(running, steps)
+        plan = self.policy.plan_run(batch, steps)
         if plan is None:
             return None
-        seconds = np.broadcast_to(self._time_model.seconds(work_of_run(plan, running)), plan.steps)
+        seconds = np.broadcast_to(self._time_model.seconds(work_of_run(plan, batch)), plan.steps)
         ends = now + np.cumsum(ticks_of(seconds))
         # A step may start before the horizon, not at it; the step that reaches it is the last.
         until = min(horizon * TICKS_PER_SECOND, self.recorder.samples.due)
@@ -175,10 +184,11 @@ class Engine:
     def _leap(self, plan: DecodeRun, ends: NDArray[np.int64]) -> Generator[Event, Any, None]:
         """All steps of the plan that end at ``ends``."""
         now = to_ticks(self._env.now)
-        steps, sequences = len(ends), len(self.scheduler.running)
+        steps = len(ends)
         plan.apply(steps)
         yield _StepEnd(self._env, to_seconds(int(ends[-1]) - now))
-        self.recorder.run(now, ends, sequences, plan)
+        refusals = self.scheduler.refusals_per_step * steps
+        self.recorder.run(now, ends, len(self.scheduler.batch), plan, refusals)
         self._last_step = max(1, (int(ends[-1]) - now) // steps)
         self._sample()
         self._finish(self.scheduler.advance(steps))
@@ -188,6 +198,33 @@ class Engine:
         scheduler = self.scheduler
         now = to_ticks(self._env.now)
         self.recorder.sample(now, len(scheduler.running), len(scheduler.waiting))
+
+    # Parallel samples.
+
+    def _parents_in(self, step: Step) -> list[Sequence]:
+        """Sequences whose prompt this step completes and whose other samples do not exist yet."""
+        if not self._to_fork:
+            return []
+        return [
+            seq
+            for seq, start, n in step.runs
+            if seq.request.id in self._to_fork and start + n >= seq.prompt
+        ]
+
+    def _fork_samples(self, parent: Sequence) -> None:
+        """Let the other samples start from the parent's prompt and from the same output.
+
+        A sample that cannot share it (no room, or a policy without sharing) waits its turn and
+        computes the prompt for itself.
+        """
+        self._to_fork.remove(parent.request.id)
+        for sample in range(1, parent.request.samples):
+            child = self._new_sequence(parent.request, sample)
+            runs = parent.status is Status.RUNNING and self.policy.can_fork
+            if runs and self.scheduler.fork(parent, child):
+                self.recorder.forked(parent, child)
+            else:
+                self.scheduler.add(child)
 
     # Ends.
 
@@ -201,46 +238,3 @@ class Engine:
             if not self._unfinished[request.id]:
                 del self._unfinished[request.id]
                 self._on_completed(request, now)
-
-
-def work_of(step: Step, placement: Placement) -> Work:
-    """What one step costs."""
-    tokens = rows = decodes = context = longest = 0
-    prefills = []
-    for seq, start, n in placement.runs:
-        tokens += n
-        end = start + n
-        rows += end == seq.tokens
-        if n == 1 and end == seq.tokens and start >= seq.prompt:
-            decodes += 1
-            context += end
-            longest = max(longest, end)
-        else:
-            prefills.append((n, start))
-    return Work(
-        tokens=tokens,
-        sequences=rows,
-        reads=placement.reads,
-        prefills=tuple(prefills),
-        decodes=decodes,
-        decode_context=context,
-        decode_longest=longest,
-        passes=placement.passes,
-        copy_bytes=sum(copy.bytes for copy in placement.copies),
-        shift_bytes=sum(shift.bytes for shift in placement.shifts),
-    )
-
-
-def work_of_run(plan: DecodeRun, seqs: list[Sequence]) -> Work:
-    """What each step of a decode run costs."""
-    lengths = [seq.computed for seq in seqs]
-    grown = np.arange(1, plan.steps + 1, dtype=np.int64)
-    return Work(
-        tokens=len(seqs) if plan.tokens is None else plan.tokens,
-        sequences=len(seqs),
-        reads=plan.reads,
-        decodes=len(seqs),
-        decode_context=sum(lengths) + len(seqs) * grown,
-        decode_longest=max(lengths) + grown,
-        steps=plan.steps,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 from sim.budget import Budget
@@ -18,6 +19,9 @@ POLICIES = Registry("policy", "kvlab.policies")
 SCHEDULERS = Registry("scheduler", "kvlab.schedulers")
 TIME_MODELS = Registry("time model", "kvlab.time_models")
 
+LIMITS = ("max_seqs", "max_batched_tokens", "max_model_len")
+"""Limits of the budget that a scheduler may have as options."""
+
 
 def policy_of(name: str, budget: Budget, options: Mapping[str, Any] | None = None) -> Policy:
     """A fresh policy of that name (or ``package.module:Class``) over ``budget``.
@@ -26,22 +30,22 @@ def policy_of(name: str, budget: Budget, options: Mapping[str, Any] | None = Non
     names and options and for values that do not fit.
     """
     cls = _class_of(POLICIES, name, Policy)
-    return cls(budget, _options_of(cls, name, options))  # type: ignore[no-any-return]
+    return cls(budget, _options_of(cls, name, options))
 
 
-def scheduler_of(
-    name: str, policy: Policy, options: Mapping[str, Any] | None = None
-) -> Scheduler:
-    """A fresh scheduler over ``policy``, with its limits taken from the policy's budget."""
+def scheduler_of(name: str, policy: Policy, options: Mapping[str, Any] | None = None) -> Scheduler:
+    """A fresh scheduler over ``policy``; limits that ``options`` leave out are the budget's."""
     cls = _class_of(SCHEDULERS, name, Scheduler)
-    return cls(policy, _options_of(cls, name, options))  # type: ignore[no-any-return]
+    known = {field.name for field in fields(cls.Options)}
+    limits = {limit: getattr(policy.budget, limit) for limit in LIMITS if limit in known}
+    return cls(policy, _options_of(cls, name, limits | dict(options or {})))
 
 
 def time_model_of(spec: str, budget: Budget, hardware: str) -> TimeModel:
     """The time model that ``NAME`` or ``NAME:PATH`` names, for a model on a device."""
     name, _, path = spec.partition(":")
     cls = _class_of(TIME_MODELS, name, TimeModel)
-    return cls.of(budget, hardware_of(hardware), path)  # type: ignore[no-any-return]
+    return cls.of(budget, hardware_of(hardware), path)
 
 
 def _class_of(registry: Registry, name: str, base: type) -> Any:

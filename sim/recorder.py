@@ -124,6 +124,15 @@ class Recorder:
             track.first_token = now
         track.stretches.append([index, index])
 
+    def forked(self, parent: Sequence, child: Sequence) -> None:
+        """``child`` goes on from where ``parent`` is, and has got its first token with it."""
+        track, index = self._tracks[parent.id], self.counts["steps"] - 1
+        self._tracks[child.id] = _Track(
+            track.first_scheduled, float(self.ends.values[index]), [[index, index]]
+        )
+        self._streaming.add(child.id)
+        self.counts["output_tokens"] += 1
+
     def _count(self, step: Step, placement: Placement) -> None:
         counts = self.counts
         scheduled = sum(run.n for run in step.runs)
@@ -142,7 +151,9 @@ class Recorder:
         """Whether the last step gave a token to ``n`` sequences that are still there."""
         return len(self._streaming) == n
 
-    def run(self, start: int, ends: NDArray[np.int64], sequences: int, plan: DecodeRun) -> None:
+    def run(
+        self, start: int, ends: NDArray[np.int64], sequences: int, plan: DecodeRun, refusals: int
+    ) -> None:
         """Decode steps of ``sequences`` streaming sequences from ``start`` to ``ends`` (ticks)."""
         n = len(ends)
         self.ends.extend(ends / TICKS_PER_SECOND, n)
@@ -150,6 +161,7 @@ class Recorder:
         self.occupied(plan.usage, np.diff(ends, prepend=start))
         computed = n * sequences if plan.tokens is None else int(np.sum(_first(plan.tokens, n)))
         self.counts["steps"] += n
+        self.counts["alloc_failures"] += refusals
         self.counts["output_tokens"] += n * sequences
         self.counts["computed_tokens"] += computed
         self.counts["recomputed_tokens"] += computed - n * sequences

@@ -84,6 +84,9 @@ class Policy(SequenceOperations, ABC):
     period: int = 1
     """Decoding sequences repeat what `allocate` does for them every so many tokens."""
 
+    can_fork: ClassVar[bool] = False
+    """Whether `fork` is offered."""
+
     @dataclass(frozen=True)
     class Options:
         """Options of the policy; a subclass defines its own frozen dataclass of this name."""

@@ -47,6 +47,7 @@ class Contiguous(Policy):
     """One contiguous run of cells a sequence; all layers are kept in full."""
 
     name = "contiguous"
+    can_fork = True
 
     @dataclass(frozen=True)
     class Options:
@@ -173,6 +174,14 @@ class Contiguous(Policy):
         if slot is not None:
             self._count(slot, -1)
             self._free.give(slot.start, slot.size)
+
+    def fork(self, parent: Sequence, child: Sequence) -> bool:
+        """A reservation of its own for the child, and a copy of what the parent has computed."""
+        if not self.allocate(child, parent.computed):
+            return False
+        source, target = self._slots[parent.id], self._slots[child.id]
+        self._owe(source.start, target.start, parent.computed, "fork")
+        return True
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """Nothing but counters moves while reservations last; `exact` grows step by step."""

@@ -44,6 +44,8 @@ class LlamaPolicy(LlamaOperations, Policy):
     ubatches, down to single tokens, for which any free cell will do.
     """
 
+    can_fork = True
+
     def __init__(self, budget: Budget, options: Any = None) -> None:
         super().__init__(budget, options)
         if budget.max_seqs > MAX_SEQ:
