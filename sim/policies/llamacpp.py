@@ -33,6 +33,8 @@ from sim.sequence import Sequence
 from sim.step import Cells, Copy, Placement, Reads, Shift, Step
 from workloads.errors import InputError
 
+QUERY_COLUMNS = 64
+"""Columns of queries that ggml's CUDA attention kernel puts into one tile."""
 NEVER = 1 << 60
 """More steps than any run has."""
 
@@ -218,28 +220,39 @@ class LlamaPolicy(LlamaOperations, Policy):
                 )
 
     def _reads(self, placed: Placed) -> tuple[Reads, ...]:
-        """Every sequence of a ubatch scans ``n_kv`` cells, and every token scores them all."""
-        by_cache = {
-            name: Reads(
-                sum(
-                    len(ubatch.seq_ids) * slot.n_kv
-                    for ubatch, slot in zip(placed.ubatches, slots, strict=True)
-                ),
-                sum(
-                    ubatch.n_tokens * slot.n_kv
-                    for ubatch, slot in zip(placed.ubatches, slots, strict=True)
-                ),
-                0,
-            )
+        """A ubatch's attention scans ``n_kv`` cells, and every token scores all of them."""
+        scans = {
+            name: [
+                (len(u.seq_ids), u.n_tokens, s.n_kv)
+                for u, s in zip(placed.ubatches, slots, strict=True)
+            ]
             for name, slots in placed.slots.items()
         }
         states = sum(len(ubatch.seq_ids) for ubatch in placed.ubatches)
-        return tuple(
-            Reads(states, 0, 0)
-            if group.kind == "recurrent"
-            else by_cache[self.caches[self.cache_of(index)].name]
-            for index, group in enumerate(self.groups)
-        )
+        reads = []
+        for index, group in enumerate(self.groups):
+            if group.kind == "recurrent":
+                reads.append(Reads(states, 0, 0))
+                continue
+            cache = self.caches[self.cache_of(index)]
+            passes = scans[cache.name]
+            cells = sum(self.scans_of(index, seqs) * n_kv for seqs, _, n_kv in passes)
+            reads.append(Reads(cells, sum(tokens * n_kv for _, tokens, n_kv in passes), 0))
+        return tuple(reads)
+
+    def scans_of(self, group: int, sequences: int) -> int:
+        """How often a layer group's attention reads its ``n_kv`` cells for so many sequences.
+
+        Sequences of one stream share the cells of a ubatch: ggml's CUDA kernel reads them once for
+        each 64 columns of queries, which are tokens times query heads of a K/V head, heads taken
+        by 8, 4, 2 or 1 (``ggml-cuda/fattn.cu``, ``switch_ncols2`` and ``switch_ncols1``).
+        """
+        if self.caches[0].n_stream > 1:
+            return sequences
+        spec = self.groups[group]
+        per_head = spec.heads // spec.kv_heads
+        taken = next(heads for heads in (8, 4, 2, 1) if per_head % heads == 0)
+        return -(-sequences // (QUERY_COLUMNS // taken))
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """The engine's decodes planned at once; None where the next has to be made singly."""

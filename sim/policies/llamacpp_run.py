@@ -34,13 +34,15 @@ class LlamaRun(DecodeRun):
             _usage(policy.usage_of(cache), cache, plan[cache.name], self.steps)
             for cache in policy.caches
         )
-        scanned = [
-            len(seqs) * _n_kv(cache, plan[cache.name], self.steps) for cache in policy.caches
-        ]
+        n_kv = [_n_kv(cache, plan[cache.name], self.steps) for cache in policy.caches]
         self.reads = tuple(
             Reads(len(seqs), 0, 0)
             if group.kind == "recurrent"
-            else Reads(scanned[policy.cache_of(index)], scanned[policy.cache_of(index)], 0)
+            else Reads(
+                policy.scans_of(index, len(seqs)) * n_kv[policy.cache_of(index)],
+                len(seqs) * n_kv[policy.cache_of(index)],
+                0,
+            )
             for index, group in enumerate(policy.groups)
         )
 
