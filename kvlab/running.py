@@ -66,8 +66,13 @@ def _policy_options(config: RunConfig) -> dict[str, Any]:
     return common | config.policy_options
 
 
-def _caches_of(policy: Policy) -> list[dict[str, int]]:
-    return [{"cells": int(part.capacity), "cell_bytes": part.cell_bytes} for part in policy.usage()]
+def _caches_of(policy: Policy) -> list[dict[str, Any]]:
+    """Name and size of the caches of a policy that has any."""
+    return [
+        {"name": policy.cache_name(i), "cells": int(part.capacity), "cell_bytes": part.cell_bytes}
+        for i, part in enumerate(policy.usage())
+        if part.capacity
+    ]
 
 
 def compare(

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MEMORY = ("kv_tokens", "kv_memory")
 """Two ways to say one thing: one on the command line overrides either in the file."""
+PLAIN_WIDTH = 110
+"""Columns of the printed tables where the output is no terminal."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -131,9 +133,12 @@ def _print_table(runs: dict[str, RunResult], out: Path | None) -> None:
     from reports.verdict import verdict_of
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
     summaries = {name: run.summary for name, run in runs.items()}
     console.print(terminal(summaries))
-    console.print(str(verdict_of(summaries)))
+    for line in verdict_of(summaries).lines:
+        console.print(line)
     if out is not None:
         console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
 

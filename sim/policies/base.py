@@ -206,6 +206,11 @@ class Policy(SequenceOperations, ABC):
         del group
         return 0
 
+    def cache_name(self, cache: int) -> str:
+        """What the cache is called in pictures."""
+        del cache
+        return "all layers"
+
     def largest_free_run(self, cache: int = 0) -> int:
         """Cells of the longest run of free cells in the cache."""
         return int(self.usage()[cache].free)

@@ -35,6 +35,7 @@ from workloads.errors import InputError
 
 QUERY_COLUMNS = 64
 """Columns of queries that ggml's CUDA attention kernel puts into one tile."""
+CACHE_NAMES = {"kv": "all layers", "base": "full attention", "swa": "sliding window"}
 NEVER = 1 << 60
 """More steps than any run has."""
 
@@ -340,6 +341,10 @@ class LlamaPolicy(LlamaOperations, Policy):
     def holders(self) -> Iterable[int]:
         """Ids of all sequences that have a llama.cpp sequence id."""
         return self._ids.keys()
+
+    def cache_name(self, cache: int) -> str:
+        """By the layers that it serves."""
+        return CACHE_NAMES[self.caches[cache].name]
 
     def largest_free_run(self, cache: int = 0) -> int:
         """Cells of the longest row of empty cells in one stream."""
