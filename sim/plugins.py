@@ -12,7 +12,7 @@ from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.timing.base import TimeModel
 from workloads.errors import InputError
-from workloads.plugins import made
+from workloads.plugins import check_options, made
 from workloads.registry import Registry
 
 POLICIES = Registry("policy", "kvlab.policies")
@@ -60,6 +60,8 @@ def _class_of(registry: Registry, name: str, base: type) -> Any:
 
 def _options_of(cls: Any, name: str, options: Mapping[str, Any] | None) -> Any:
     try:
-        return made(cls.Options, options or {})
+        chosen = made(cls.Options, options or {})
+        check_options(chosen)
+        return chosen
     except InputError as error:
         raise InputError(str(error).replace("Options", name, 1)) from None

@@ -13,7 +13,7 @@ from abc import ABC
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, field, fields, is_dataclass
 from importlib.util import find_spec
-from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from workloads.errors import InputError
 from workloads.registry import Registry, suggestion_for
@@ -41,8 +41,15 @@ def name_of(plugin: Any) -> str:
 def check_options(plugin: Any) -> None:
     """Raise `InputError` for the first field of ``plugin`` with a wrong type or out of range."""
     kinds = _kinds_of(type(plugin))
+    hints = get_type_hints(type(plugin))
     for declared in fields(plugin):
         value = getattr(plugin, declared.name)
+        choices = get_args(hints[declared.name]) if kinds[declared.name] == (str,) else ()
+        if choices and value not in choices:
+            expected = ", ".join(map(str, choices))
+            raise InputError(
+                f"{name_of(plugin)}: {declared.name}: expected one of {expected}, got {value!r}"
+            )
         if not _can_be(value, kinds[declared.name], declared):
             raise _refusal(plugin, declared, kinds[declared.name], value)
 
@@ -123,6 +130,9 @@ def _kinds_of(cls: type) -> dict[str, Kinds]:
     """For every annotated name the types that its value may have, unions taken apart."""
     kinds = {}
     for name, hint in get_type_hints(cls).items():
+        if get_origin(hint) is Literal:
+            kinds[name] = (str,)
+            continue
         union = get_origin(hint) in (Union, types.UnionType)
         kinds[name] = tuple(
             get_origin(each) or each for each in (get_args(hint) if union else (hint,))

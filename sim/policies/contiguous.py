@@ -154,8 +154,10 @@ class Contiguous(Policy):
         return True
 
     def _owe(self, src: int, dst: int, n: int, kind: str) -> None:
+        """All layers lie at the same addresses and move together."""
         cells = np.arange(n, dtype=np.int64)
-        self._copies.append(Copy(kind, 0, src + cells, dst + cells, n * self.cell))
+        for group, size in enumerate(self.cell_bytes):
+            self._copies.append(Copy(kind, group, src + cells, dst + cells, n * size))
 
     def _compact(self) -> None:
         """Move every slot down to its predecessor's end."""
