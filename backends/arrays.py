@@ -1,0 +1,89 @@
+"""Where arrays live: NumPy on the CPU or CuPy on an NVIDIA GPU, behind one face.
+
+Code of this package is written once against the array module ``xp``; what the two differ in
+(clocks, host memory, kernels of our own) is asked of the `Backend`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from workloads.errors import InputError
+from workloads.registry import suggestion_for
+
+Array: TypeAlias = Any
+"""An array of either module: NumPy's and CuPy's have no common type."""
+
+
+class Backend:
+    """NumPy: arrays on the host, wall-clock times.
+
+    name: as on the command line. xp: the array module. has_kernels: whether the CUDA kernels of
+    `backends.kernels` can run here.
+    """
+
+    name = "numpy"
+    has_kernels = False
+
+    def __init__(self) -> None:
+        self.xp: Any = np
+
+    def on_device(self, array: Array) -> Array:
+        """``array`` as an array of ``xp``; copied only where it is not one already."""
+        return self.xp.asarray(array)
+
+    def on_host(self, array: Array) -> Any:
+        """``array`` as a NumPy array."""
+        return np.asarray(array)
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Uninitialised host memory that the device can copy from and to without waiting."""
+        return np.empty(shape, dtype)
+
+    def to_host(self, array: Array, buffer: Any) -> None:
+        """Start to copy ``array`` into the host ``buffer``; over after `synchronize`."""
+        np.copyto(buffer, array)
+
+    def synchronize(self) -> None:
+        """Wait until all work that was started is done."""
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """How long the device takes for ``work``, in seconds."""
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+
+    def device_name(self) -> str:
+        """What the arrays live on, as its maker calls it."""
+        return _cpu_name()
+
+
+def backend_of(name: str) -> Backend:
+    """The backend called ``numpy`` or ``cupy``.
+
+    Raises `InputError` for another name, and where CuPy or a GPU is missing.
+    """
+    if name == "numpy":
+        return Backend()
+    if name == "cupy":
+        from backends.cupy_backend import CupyBackend
+
+        return CupyBackend()
+    raise InputError(f"unknown backend {name!r}; {suggestion_for(name, ('numpy', 'cupy'))}")
+
+
+def _cpu_name() -> str:
+    import platform
+
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

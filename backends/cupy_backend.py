@@ -1,0 +1,69 @@
+"""CuPy: arrays on an NVIDIA GPU, times from CUDA events. Imported only when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from backends.arrays import Array, Backend
+from workloads.errors import InputError
+
+
+class CupyBackend(Backend):
+    """The current CUDA device. Raises `InputError` saying what is missing where there is none."""
+
+    name = "cupy"
+    has_kernels = True
+
+    def __init__(self) -> None:
+        self.xp = cupy_or_refusal()
+        self._stream = self.xp.cuda.get_current_stream()
+
+    def on_host(self, array: Array) -> Any:
+        """A copy of ``array`` on the host; waits for it."""
+        return self.xp.asnumpy(array)
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """Pinned memory, which alone can be copied asynchronously."""
+        return import_module("cupyx").empty_pinned(shape, dtype)
+
+    def to_host(self, array: Array, buffer: Any) -> None:
+        """An asynchronous copy on the current stream."""
+        array.get(stream=self._stream, out=buffer, blocking=False)
+
+    def synchronize(self) -> None:
+        """Wait for the current stream."""
+        self._stream.synchronize()
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """Between two events around ``work`` on the current stream."""
+        start, end = self.xp.cuda.Event(), self.xp.cuda.Event()
+        start.record(self._stream)
+        work()
+        end.record(self._stream)
+        end.synchronize()
+        return float(self.xp.cuda.get_elapsed_time(start, end)) / 1e3
+
+    def device_name(self) -> str:
+        """The GPU's name as the driver tells it."""
+        properties = self.xp.cuda.runtime.getDeviceProperties(self.xp.cuda.Device().id)
+        return str(properties["name"].decode())
+
+
+def cupy_or_refusal() -> Any:
+    """The module ``cupy``; `InputError` in one line where it or a GPU is missing."""
+    try:
+        import cupy
+    except ImportError:
+        raise InputError(
+            "backend 'cupy': CuPy is not installed (pip install 'kvlab[gpu]')"
+        ) from None
+    try:
+        devices = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"backend 'cupy': no usable NVIDIA GPU or driver ({reason})") from None
+    if not devices:
+        raise InputError("backend 'cupy': no NVIDIA GPU")
+    return cupy

@@ -1,0 +1,156 @@
+"""Runs the steps of a workload through a scheduler and a policy, without a clock.
+
+The order of calls is that of `sim.engine`, so a policy sees here what it sees in a simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from sim.policies.base import Policy
+from sim.schedulers.base import Scheduler
+from sim.sequence import Sequence, Status
+from sim.step import Placement, Run
+from workloads.request import Request, Workload
+
+FEW_STEPS = 40
+"""Decode steps that are taken at once at most; a whole run would leave little to look at."""
+
+
+class Follower(Protocol):
+    """Who is told of every step."""
+
+    def follow(self, placement: Placement, singly: bool) -> None:
+        """A step was placed; or, unless ``singly``, several decode steps at once."""
+
+    def forked(self, parent: Sequence, child: Sequence) -> None:
+        """``child`` runs on from where ``parent`` is."""
+
+    def finished(self, seq: Sequence) -> None:
+        """``seq`` is over."""
+
+
+class Driver:
+    """One run. Requests come one a step in order of arrival; follow-ups come when they are due.
+
+    at_once: take several decode steps as one where policy and scheduler can.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        scheduler: Scheduler,
+        workload: Workload,
+        follower: Follower,
+        at_once: bool,
+    ) -> None:
+        self._policy = policy
+        self._scheduler = scheduler
+        self._traffic = workload.traffic()
+        self._coming = self._traffic.arrivals()
+        self._follower = follower
+        self._at_once = at_once
+        self._open: dict[int, int] = {}
+        self._to_fork: set[int] = set()
+        self._more = True
+        self.sequences = 0
+        self.refused = 0
+
+    def steps(self) -> Iterator[int]:
+        """Yields the number of engine steps after each of them; ends with the last request."""
+        taken = stalled = 0
+        while self._more or self._scheduler.has_work:
+            self._arrive()
+            if not self._scheduler.has_work:
+                continue
+            n = self._leap() or self._step()
+            taken += n
+            stalled = 0 if n else stalled + 1
+            if stalled > 1:
+                self._drop_one()
+            yield taken
+
+    def _arrive(self) -> None:
+        request = next(self._coming, None)
+        self._more = request is not None
+        if request is not None:
+            self._submit(request)
+
+    def _submit(self, request: Request) -> None:
+        seq = self._new_sequence(request)
+        longest = self._policy.budget.max_model_len
+        if seq.limit > longest or not self._policy.can_ever_hold(seq):
+            self.refused += 1
+            return
+        self._open[request.id] = request.samples
+        if request.samples > 1:
+            self._to_fork.add(request.id)
+        self._scheduler.add(seq)
+
+    def _new_sequence(self, request: Request, sample: int = 0) -> Sequence:
+        self.sequences += 1
+        return Sequence(self.sequences - 1, request, sample)
+
+    def _step(self) -> int:
+        step = self._scheduler.schedule()
+        if not step.runs:
+            return 0
+        placement = self._policy.commit(step)
+        self._follower.follow(placement, singly=True)
+        parents = [
+            run.seq
+            for run in step.runs
+            if run.seq.request.id in self._to_fork and run.start + run.n >= run.seq.prompt
+        ]
+        finished = self._scheduler.update(step)
+        for parent in parents:
+            self._fork_samples(parent)
+        self._finish(finished)
+        return 1
+
+    def _leap(self) -> int:
+        """Several decode steps, or 0 where a single step is due."""
+        batch = list(self._scheduler.batch)
+        steps = min(self._scheduler.steady_steps(), FEW_STEPS) if self._at_once and batch else 0
+        plan = self._policy.plan_run(batch, steps) if steps > 1 else None
+        if plan is None or plan.steps < 1:
+            return 0
+        starts = [seq.computed for seq in batch]
+        plan.apply(plan.steps)
+        runs = [Run(seq, start, plan.steps) for seq, start in zip(batch, starts, strict=True)]
+        self._follower.follow(Placement(runs, ()), singly=False)
+        self._finish(self._scheduler.advance(plan.steps))
+        return plan.steps
+
+    def _fork_samples(self, parent: Sequence) -> None:
+        self._to_fork.remove(parent.request.id)
+        for sample in range(1, parent.request.samples):
+            child = self._new_sequence(parent.request, sample)
+            runs = parent.status is Status.RUNNING and self._policy.can_fork
+            if runs and self._scheduler.fork(parent, child):
+                self._follower.forked(parent, child)
+            else:
+                self._scheduler.add(child)
+
+    def _finish(self, finished: list[Sequence]) -> None:
+        for seq in finished:
+            self._follower.finished(seq)
+            request = seq.request
+            self._open[request.id] -= 1
+            if not self._open[request.id]:
+                self._completed(request)
+
+    def _completed(self, request: Request) -> None:
+        following = self._traffic.completed(request, 0.0)
+        if following is not None:
+            self._submit(following)
+
+    def _drop_one(self) -> None:
+        """Nothing can be scheduled and nothing will change that: give up whoever is first."""
+        seq = [*self._scheduler.waiting, *self._scheduler.running][0]
+        self._scheduler.abort(seq)
+        self._follower.finished(seq)
+        self._to_fork.discard(seq.request.id)
+        self.refused += 1
+        self._completed(seq.request)
