@@ -1,0 +1,141 @@
+"""Our objects, set up as a recorded vLLM engine was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from backends.conformance.recording import Record
+from sim.budget import Budget
+from sim.layers import AttentionSpec, LayerSpec
+from sim.model import ModelSpec
+from sim.paging.spec import GroupSpec, Layout
+from sim.policies.paged import Paged
+from sim.schedulers.vllm import VllmScheduler
+from sim.sequence import Sequence
+from sim.state import StateSpec
+from workloads.errors import InputError
+from workloads.prefix import PrefixTree
+from workloads.request import Request
+
+_KINDS = {"full": "full", "swa": "swa", "chunked_local": "chunked", "mamba": "recurrent"}
+
+
+def budget_of(config: Record) -> Budget:
+    """Limits of the recorded engine, and a model with one small layer for each of its groups."""
+    return Budget(
+        model=ModelSpec("recorded", tuple(_layer(group) for group in config["groups"]), 64, 100),
+        bytes=0,
+        max_seqs=config["max_num_seqs"],
+        max_batched_tokens=config["max_num_batched_tokens"],
+        max_model_len=config["max_model_len"],
+    )
+
+
+def _layer(group: Record) -> LayerSpec:
+    kind = _kind_of(group)
+    if kind == "recurrent":
+        return LayerSpec(state=StateSpec(kind="shortconv", d_inner=64, d_conv=2))
+    window = group.get("window") or group.get("chunk")
+    return LayerSpec(
+        attention=AttentionSpec(
+            heads=1, kv_heads=1, head_dim_k=32, head_dim_v=32, kind=kind, window=window
+        )
+    )
+
+
+def _kind_of(group: Record) -> str:
+    if group["kind"] not in _KINDS:
+        raise InputError(f"unknown kind of cache group {group['kind']!r}")
+    return _KINDS[group["kind"]]
+
+
+def policy_of(config: Record, policy: type[Paged] = Paged) -> Paged:
+    """The recorded block pool and its groups."""
+    mode = config["mamba_cache_mode"]
+    groups = tuple(
+        GroupSpec(
+            kind=(kind := _kind_of(group)),
+            block_size=group["block_size"],
+            window=group.get("window") or group.get("chunk") or 0,
+            mode=mode if kind == "recurrent" else "",
+            layer_ids=(index,),
+        )
+        for index, group in enumerate(config["groups"])
+    )
+    options = Paged.Options(
+        block_size=config["block_size"],
+        prefix_cache=config["enable_prefix_caching"],
+        reserve_full_isl=config["scheduler_reserve_full_isl"],
+        mamba_cache_mode=mode,
+    )
+    return policy(budget_of(config), options, Layout(groups, config["num_blocks"], 1 << 20))
+
+
+def scheduler_of(config: Record, policy: Paged) -> VllmScheduler:
+    """The recorded scheduler."""
+    return VllmScheduler(
+        policy,
+        VllmScheduler.Options(
+            max_seqs=config["max_num_seqs"],
+            max_batched_tokens=config["max_num_batched_tokens"],
+            max_model_len=config["max_model_len"],
+            long_prefill_threshold=config["long_prefill_token_threshold"],
+            policy=config["policy"],
+            chunked_prefill=config["enable_chunked_prefill"],
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Token ids that a request generates, as runs of ``(start, n)``."""
+
+    runs: tuple[tuple[int, int], ...]
+
+    def token(self, index: int) -> int:
+        """The token at ``index``."""
+        for start, n in self.runs:
+            if index < n:
+                return start + index
+            index -= n
+        raise IndexError(index)
+
+
+class Requests:
+    """The recorded requests as sequences, with equal prefixes made equal paths.
+
+    Ids are texts there and numbers here: numbers with as many digits each, in the order of the
+    texts, since vLLM breaks ties by comparing ids as text.
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        records = list(records)
+        first = 10 ** len(str(len(records)))
+        numbers = {name: first + i for i, name in enumerate(sorted(r["id"] for r in records))}
+        self.names = {number: name for name, number in numbers.items()}
+        self.outputs: dict[int, Output] = {}
+        self.arrivals: list[tuple[int, Sequence]] = []
+        self.by_name: dict[str, Sequence] = {}
+        tree = PrefixTree()
+        for record in records:
+            seq = _sequence(numbers[record["id"]], record, tree)
+            self.by_name[record["id"]] = seq
+            self.arrivals.append((record["arrival"], seq))
+            self.outputs[seq.id] = Output(tuple((start, n) for start, n in record["output"]))
+
+
+def _sequence(number: int, record: Record, tree: PrefixTree) -> Sequence:
+    prompt = sum(n for _, n in record["prompt"])
+    request = Request(
+        id=number,
+        arrival=record["arrival_time"],
+        prompt=prompt,
+        output=record["max_tokens"],
+        path=tree.path([*record["prompt"], *record["output"]], record["salt"]),
+        priority=record["priority"],
+    )
+    seq = Sequence(number, request)
+    seq.min_tokens = record["min_tokens"]
+    seq.reads_cache = not record["skip_cache_read"]
+    return seq

@@ -1,0 +1,151 @@
+"""What full attention does with block tables; the base of the other kinds of layers.
+
+vLLM's ``single_type_kv_cache_manager.py``: which tokens need no K/V any more, how a prefix is
+looked up, how many blocks a sequence needs, and how its table grows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sim.paging.keys import KeyMaker
+from sim.paging.pool import BlockPool
+from sim.paging.spec import GroupSpec
+from workloads.request import PrefixPath
+
+Blocks = list[int]
+Piece = tuple[int, Blocks]
+"""Entries taken out of a table: the index of the first, and their blocks."""
+
+
+class Table:
+    """The block table of one sequence in one group.
+
+    blocks: block of every ``block_size`` tokens, or the null block. live: a number of leading
+    entries that are null. cached: leading entries that the prefix cache was offered. state: index
+    of the entry that holds the state before the last one (aligned recurrent groups).
+    """
+
+    __slots__ = ("blocks", "cached", "live", "state")
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+        self.cached = len(blocks)
+        self.live = next((i for i, block in enumerate(blocks) if block), len(blocks))
+        self.state: int | None = None
+
+
+class Group:
+    """Full attention: every token is needed to the end.
+
+    frees: whether tables lose blocks while their sequence runs.
+    """
+
+    frees = False
+
+    def __init__(self, spec: GroupSpec, pool: BlockPool, keys: KeyMaker) -> None:
+        self.spec = spec
+        self.size = spec.block_size
+        self.window = spec.window
+        self.pool = pool
+        self.keys = keys
+
+    def skipped(self, computed: int) -> int:
+        """Leading tokens that nobody needs once ``computed`` tokens are there."""
+        del computed
+        return 0
+
+    # Looking a prefix up.
+
+    def find(
+        self, peers: Sequence[Group], path: PrefixPath, longest: int, alignment: int
+    ) -> list[Blocks]:
+        """Tables, one for each of ``peers``, of the longest cached prefix up to ``longest`` tokens.
+
+        ``peers`` are all groups of this type, and all of them must have the prefix. Its length is
+        a multiple of ``alignment`` tokens.
+        """
+        stop = longest // self.size
+        tables = []
+        for peer in peers:
+            tables.append(peer._leading(path, 0, stop))
+            stop = len(tables[-1])
+        stop -= stop % (alignment // self.size)
+        return [table[:stop] for table in tables]
+
+    def _leading(self, path: PrefixPath, first: int, stop: int) -> Blocks:
+        """Blocks from entry ``first`` on, up to the first that is not cached."""
+        blocks: Blocks = []
+        for keys in self.keys.keys(path, first, stop):
+            found = list(iter(map(self.pool.find, keys).__next__, None))
+            blocks += found
+            if len(found) < len(keys):
+                break
+        return blocks
+
+    # Needing and taking blocks.
+
+    def first_need(self, hit: Blocks, tokens: int, computed: int) -> int:
+        """Blocks off the free queue for a waiting sequence to have room for ``tokens``.
+
+        ``computed`` tokens of it are in the cache, in the table ``hit``.
+        """
+        skipped = self.skipped(computed) // self.size
+        missing = -(-tokens // self.size) - max(skipped, len(hit))
+        return max(missing, 0) + self.pool.free_among(hit[skipped:])
+
+    def further_need(self, table: Table, tokens: int) -> int:
+        """Blocks that a running sequence needs to have room for ``tokens``."""
+        return max(-(-tokens // self.size) - len(table.blocks), 0)
+
+    def adopt(self, hit: Blocks, computed: int) -> Table:
+        """A table that starts with what is still needed of a prefix found in the cache."""
+        skipped = max(self.skipped(computed), 0) // self.size
+        kept = hit[skipped:]
+        self.pool.touch([block for block in kept if block])
+        return Table([0] * skipped + kept)
+
+    def grow(self, table: Table, tokens: int) -> None:
+        """Take blocks until there is room for ``tokens``."""
+        missing = -(-tokens // self.size) - len(table.blocks)
+        if missing == 1:
+            table.blocks.append(self.pool.take_one())
+        elif missing > 0:
+            table.blocks += self.pool.take(missing)
+
+    def drop(self, table: Table, computed: int) -> list[Piece]:
+        """Take out of the table what nobody needs once ``computed`` tokens are there."""
+        del table, computed
+        return []
+
+    def has_leftovers(self, table: Table, computed: int) -> bool:
+        """Whether `drop` would take anything out."""
+        del table, computed
+        return False
+
+    def most_blocks(self, tokens: int, chunk: int) -> int:
+        """Blocks that a sequence of ``tokens`` tokens holds at the most, ``chunk`` a step."""
+        del chunk
+        return -(-tokens // self.size)
+
+    def held(self, table: Table) -> Blocks:
+        """The entries that are not null, in order."""
+        return table.blocks
+
+    # Filling the prefix cache.
+
+    def publish(self, path: PrefixPath, first: int, blocks: Blocks) -> None:
+        """Let the prefix cache know the entries from index ``first`` on, null ones left out."""
+        stop = first + len(blocks)
+        for keys in self.keys.keys(path, first, stop):
+            self._publish(keys, blocks[: len(keys)])
+            blocks = blocks[len(keys) :]
+
+    def _publish(self, keys: Sequence[int], blocks: Blocks) -> None:
+        if 0 in blocks:
+            keys = [key for key, block in zip(keys, blocks, strict=True) if block]
+            blocks = [block for block in blocks if block]
+        self.pool.publish(keys, blocks)
+
+    def step_ends(self) -> None:
+        """Forget what held for one step only."""

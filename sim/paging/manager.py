@@ -1,0 +1,350 @@
+"""Block tables of all sequences: room is looked up, made, shared and taken back.
+
+vLLM's ``kv_cache_manager.py``; copy-on-write is that of the PagedAttention paper (section 4.4)
+and of vLLM v0. Sequences are known by their ids; lengths are in tokens.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sim.errors import IntegrityError
+from sim.paging.coordinator import Coordinator, Hit
+from sim.paging.groups import Blocks, Group, Table
+from sim.paging.keys import public_length
+from sim.paging.pool import BlockPool
+from sim.paging.spec import GroupSpec
+from workloads.request import PrefixPath
+
+_EVERYTHING = 1 << 62
+MISS = Hit(0, [])
+
+
+class Moved(NamedTuple):
+    """The first ``tokens`` tokens of block ``source`` belong into block ``target`` too."""
+
+    group: int
+    source: int
+    target: int
+    tokens: int
+
+
+class Holding:
+    """What one sequence holds.
+
+    tables: one per group. path: its prefix identity. public: leading tokens that the prefix cache
+    is told of as soon as they have blocks. start, end: the tokens that room was last made for.
+    forked: whether it began as a copy of another, or was copied. open_tail: whether its last block
+    may be shared, or was written before. promised: see `sim.paging.occupancy`.
+    """
+
+    __slots__ = ("end", "forked", "open_tail", "path", "promised", "public", "start", "tables")
+
+    def __init__(self, tables: list[Table], path: PrefixPath, public: int) -> None:
+        self.tables = tables
+        self.path = path
+        self.public = public
+        self.forked = self.open_tail = False
+        self.start = self.end = self.promised = 0
+
+
+class BlockManager:
+    """Block tables over one pool of ``blocks`` blocks, the null block included.
+
+    caching: whether there is a prefix cache. longest: tokens of the longest sequence allowed.
+    holdings: by sequence id. moved: copies on write that nobody took note of yet. open_tails: how
+    many holdings have an open tail.
+
+    Blocks on private branches (negative: no other sequence can ask for them) are not told to the
+    prefix cache as long as their sequence has them. They are when they leave the table of a
+    sequence that goes on, and when it is to come back after a preemption. What is found, reused
+    and evicted is the same as if they had been all along, only they are not counted as cached.
+    """
+
+    def __init__(
+        self, specs: Sequence[GroupSpec], blocks: int, caching: bool, longest: int
+    ) -> None:
+        self.pool = BlockPool(blocks)
+        self.caching = caching
+        self.longest = longest
+        self.holdings: dict[int, Holding] = {}
+        self.moved: list[Moved] = []
+        self.open_tails = 0
+        self._coordinator = Coordinator(specs, self.pool)
+        self.groups = self._coordinator.groups
+        self.frees = any(group.frees for group in self.groups)
+        self.foreseeable = all(group.spec.mode != "align" for group in self.groups)
+        """Whether what decoding sequences take and drop follows from their lengths alone."""
+        self._returning: set[int] = set()
+
+    # Asking.
+
+    def find(self, owner: int, path: PrefixPath, tokens: int) -> Hit:
+        """The cached prefix of a waiting sequence of ``tokens`` tokens.
+
+        The last token is always computed, since somebody wants to know what follows it.
+        """
+        if not self.caching:
+            return MISS
+        if self._coordinator.needs_keys and not self.public_length(owner, path):
+            return MISS
+        return self._coordinator.find(path, tokens - 1)
+
+    def public_length(self, owner: int, path: PrefixPath) -> int:
+        """Leading tokens whose blocks the prefix cache is told of as soon as there are any."""
+        return _EVERYTHING if owner in self._returning else public_length(path)
+
+    def need(self, owner: int, computed: int, tokens: int, hit: Hit = MISS) -> int:
+        """Blocks off the free queue that room for ``tokens`` tokens takes.
+
+        ``computed`` of them are there already, those of ``hit`` included.
+        """
+        tokens = min(tokens, self.longest)
+        holding = self.holdings.get(owner)
+        if holding is None:
+            tables = hit.tables or [[] for _ in self.groups]
+            return sum(
+                group.first_need(table, tokens, computed)
+                for group, table in zip(self.groups, tables, strict=True)
+            )
+        need = sum(
+            group.further_need(table, tokens)
+            for group, table in zip(self.groups, holding.tables, strict=True)
+        )
+        return need + len(self.shared_tails(holding, computed)) if holding.open_tail else need
+
+    # Doing.
+
+    def allocate(
+        self,
+        owner: int,
+        path: PrefixPath,
+        computed: int,
+        n: int,
+        tokens: int,
+        hit: Hit = MISS,
+    ) -> bool:
+        """Make room for ``n`` tokens after the ``computed`` ones, or answer False.
+
+        tokens: how many tokens the sequence is known to have; full blocks of them go into the
+        prefix cache, computed or not. Blocks that fell out of a window are given back in any case.
+        """
+        holding = self.holdings.get(owner)
+        if holding is not None and self.frees:
+            self._drop(holding, computed)
+        if self.need(owner, computed, computed + n, hit) > self.pool.free:
+            return False
+        if holding is None:
+            holding = self._adopt(owner, path, computed, hit)
+        elif holding.open_tail:
+            self._unshare_tails(holding, computed)
+        end = min(computed + n, self.longest)
+        for group, table in zip(self.groups, holding.tables, strict=True):
+            group.grow(table, end)
+        holding.start, holding.end = computed, computed + n
+        if self.caching:
+            self._publish(holding, min(computed + n, tokens))
+        return True
+
+    def _adopt(self, owner: int, path: PrefixPath, computed: int, hit: Hit) -> Holding:
+        if hit.tables:
+            tables = [
+                group.adopt(table, computed)
+                for group, table in zip(self.groups, hit.tables, strict=True)
+            ]
+        else:
+            tables = [Table([]) for _ in self.groups]
+        holding = Holding(tables, path, self.public_length(owner, path))
+        self.holdings[owner] = holding
+        return holding
+
+    def _drop(self, holding: Holding, computed: int) -> None:
+        """Give back what fell out of windows, before anything is taken."""
+        for group, table in zip(self.groups, holding.tables, strict=True):
+            for first, blocks in group.drop(table, computed):
+                self._disclose(holding, group, table, first, blocks)
+                self.pool.give(blocks)
+
+    def _publish(self, holding: Holding, tokens: int) -> None:
+        """Offer the full blocks among the first ``tokens`` tokens to the prefix cache."""
+        for group, table in zip(self.groups, holding.tables, strict=True):
+            first, stop = table.cached, tokens // group.size
+            if first < stop:
+                table.cached = stop
+                stop = min(stop, holding.public // group.size)
+                if first < stop:
+                    self._tell(holding, group, first, table.blocks[first:stop])
+
+    def _disclose(
+        self, holding: Holding, group: Group, table: Table, first: int, blocks: Blocks
+    ) -> None:
+        """Tell the prefix cache of private blocks that leave the table."""
+        if self.caching and holding.public < _EVERYTHING:
+            stop = min(first + len(blocks), table.cached)
+            start = max(first, holding.public // group.size)
+            if start < stop:
+                self._tell(holding, group, start, blocks[start - first : stop - first])
+
+    def _tell(self, holding: Holding, group: Group, first: int, blocks: Blocks) -> None:
+        if holding.forked:
+            blocks = [0 if self.pool.key_of(block) is not None else block for block in blocks]
+        group.publish(holding.path, first, blocks)
+
+    def release(self, owner: int, returning: bool = False) -> None:
+        """Give everything back that ``owner`` holds, if anything.
+
+        returning: it was preempted, and may look for its own blocks when it comes back.
+        """
+        holding = self.holdings.pop(owner, None)
+        if holding is not None:
+            self.open_tails -= holding.open_tail
+            for group, table in zip(self.groups, holding.tables, strict=True):
+                if returning:
+                    self._disclose(holding, group, table, 0, table.blocks)
+                self.pool.give(group.held(table))
+        if returning:
+            self._returning.add(owner)
+        else:
+            self._returning.discard(owner)
+
+    def clear(self) -> None:
+        """Forget all sequences and the prefix cache."""
+        for owner in list(self.holdings):
+            self.release(owner)
+        self.pool.forget_keys()
+
+    def step_ends(self) -> None:
+        """What was promised to the prefix cache in this step is computed now."""
+        for group in self.groups:
+            group.step_ends()
+
+    # Sharing and cutting.
+
+    def restore(self, owner: int, path: PrefixPath, computed: int) -> bool:
+        """New blocks for ``computed`` tokens that are brought back from the host, if there is room.
+
+        Only for what is still needed of them. They are not told to the prefix cache.
+        """
+        if self.need_to_restore(computed) > self.pool.free:
+            return False
+        tables = []
+        for group in self.groups:
+            first, stop = group.skipped(computed) // group.size, -(-computed // group.size)
+            table = Table([0] * first + self.pool.take(stop - first))
+            table.cached = computed // group.size
+            tables.append(table)
+        holding = Holding(tables, path, self.public_length(owner, path))
+        holding.start = holding.end = computed
+        self.holdings[owner] = holding
+        return True
+
+    def need_to_restore(self, computed: int) -> int:
+        """Blocks for what is needed of ``computed`` tokens, and for the next one, as in vLLM v0."""
+        return sum(
+            -(-(computed + 1) // group.size) - group.skipped(computed) // group.size
+            for group in self.groups
+        )
+
+    def cut(self, owner: int, tokens: int) -> None:
+        """Forget all but the first ``tokens`` tokens of ``owner``.
+
+        A block that is cut in two may be written again: it leaves the prefix cache and, if others
+        hold it, will be copied first.
+        """
+        holding = self.holdings[owner]
+        for group, table in zip(self.groups, holding.tables, strict=True):
+            kept = -(-tokens // group.size)
+            self.pool.give([block for block in table.blocks[kept:] if block])
+            del table.blocks[kept:]
+            table.live = min(table.live, kept)
+            table.cached = min(table.cached, tokens // group.size)
+            if tokens % group.size and table.blocks[-1]:
+                self.pool.unpublish(table.blocks[-1])
+        holding.start = holding.end = tokens
+        holding.promised = 0
+        self._open_tail(holding)
+
+    def _open_tail(self, holding: Holding) -> None:
+        self.open_tails += not holding.open_tail
+        holding.open_tail = True
+
+    def fork(self, parent: int, child: int, path: PrefixPath) -> None:
+        """Let ``child``, with prefix identity ``path``, hold all that ``parent`` holds."""
+        source = self.holdings[parent]
+        tables = []
+        for group, table in zip(self.groups, source.tables, strict=True):
+            twin = Table(table.blocks.copy())
+            twin.live, twin.cached, twin.state = table.live, table.cached, table.state
+            tables.append(twin)
+            self.pool.share(group.held(table))
+        holding = Holding(tables, path, self.public_length(child, path))
+        holding.forked = source.forked = True
+        holding.start, holding.end = source.start, source.end
+        self._open_tail(holding)
+        self._open_tail(source)
+        self.holdings[child] = holding
+
+    def shared_tails(self, holding: Holding, computed: int) -> list[tuple[int, int]]:
+        """(group, entry) of every shared block that the next token would be written into."""
+        tails: list[tuple[int, int]] = []
+        if not self.pool.sharers:
+            return tails
+        for index, (group, table) in enumerate(zip(self.groups, holding.tables, strict=True)):
+            entry, filled = divmod(computed, group.size)
+            if filled and entry < len(table.blocks) and table.blocks[entry] in self.pool.sharers:
+                tails.append((index, entry))
+        return tails
+
+    def _unshare_tails(self, holding: Holding, computed: int) -> None:
+        """Copy on write; the last holder of a block writes in place."""
+        for index, entry in self.shared_tails(holding, computed):
+            blocks = holding.tables[index].blocks
+            source, target = blocks[entry], self.pool.take_one()
+            blocks[entry] = target
+            self.pool.give([source])
+            self.moved.append(Moved(index, source, target, computed % self.groups[index].size))
+        self.open_tails -= 1
+        holding.open_tail = False
+
+    # Looking at it.
+
+    def common_prefix(self, owner: int) -> list[int]:
+        """Per group, leading blocks of ``owner`` that every sequence holds (cascade attention).
+
+        0 for groups other than full attention, and without a prefix cache.
+        """
+        counts = [0] * len(self.groups)
+        if self.caching:
+            for index, group in enumerate(self.groups):
+                if group.spec.kind == "full":
+                    counts[index] = self._held_by_all(self.holdings[owner].tables[index].blocks)
+        return counts
+
+    def _held_by_all(self, blocks: Blocks) -> int:
+        everyone = len(self.holdings)
+        for i, block in enumerate(blocks):
+            if self.pool.holds_of(block) != everyone:
+                return i
+        return len(blocks)
+
+    def check_integrity(self) -> None:
+        """Raise `IntegrityError` where blocks are lost, doubled or held by nobody."""
+        held = Counter(
+            block
+            for holding in self.holdings.values()
+            for group, table in zip(self.groups, holding.tables, strict=True)
+            for block in group.held(table)
+        )
+        if 0 in held:
+            raise IntegrityError("the null block is held")
+        self.pool.check_integrity(dict(held))
+        for owner, holding in self.holdings.items():
+            lengths = {
+                len(table.blocks) * group.size
+                for group, table in zip(self.groups, holding.tables, strict=True)
+            }
+            finest = max(group.size for group in self.groups)
+            if max(lengths) - min(lengths) >= finest:
+                raise IntegrityError(f"tables of sequence {owner} differ in length: {lengths}")

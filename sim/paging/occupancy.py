@@ -1,0 +1,179 @@
+"""How the cells of a paged cache are used.
+
+A block has as many cells as the finest group has tokens in a block. Cells of an attention group
+are live from the first token that the running step attends to up to the last that it computes;
+behind that they are reserved as far as the sequence will still grow. A held state is a live block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sim.paging.groups import Group, Table
+from sim.paging.manager import BlockManager
+from sim.policies.base import Usage
+from sim.sequence import Sequence
+
+
+def final_length(seq: Sequence) -> int:
+    """Tokens that will have been computed in the end: the last one sampled never is."""
+    return max(seq.limit, seq.prompt + seq.min_tokens) - 1
+
+
+@dataclass(slots=True)
+class _Partly:
+    """A shared block of ``size`` tokens, of which holders leave some out.
+
+    held: tokens in it. dead, reserved: for the holders of which it is the first, or the last block.
+    """
+
+    size: int
+    held: int
+    dead: list[int] = field(default_factory=list)
+    reserved: list[int] = field(default_factory=list)
+
+
+class Occupancy:
+    """Counts the cells of ``manager``'s blocks by use.
+
+    block_cells: cells of a block. capacity: of all blocks but the null block. cell_bytes: of one.
+    """
+
+    def __init__(self, manager: BlockManager, block_bytes: int) -> None:
+        self._manager = manager
+        sizes = [g.size for g in manager.groups if g.spec.kind != "recurrent"]
+        self.block_cells = min(sizes, default=1)
+        self.cell_bytes = block_bytes // self.block_cells
+        self.capacity = (manager.pool.size - 1) * self.block_cells
+
+    def split(self, live: int, reserved: int, shared: int) -> Usage:
+        """A usage with these counts; what is held beyond them is internal."""
+        free = self._manager.pool.free * self.block_cells
+        internal = self.capacity - free - live - reserved
+        return Usage(self.capacity, live, reserved, internal, free, 0, shared, self.cell_bytes)
+
+    def count(self, seqs: Iterable[Sequence]) -> Usage:
+        """The usage at this moment; ``seqs``: all that hold anything.
+
+        The cost grows with the sequences and their groups, not with their cells.
+        """
+        pool, live, reserved = self._manager.pool, 0, 0
+        spans = [(seq, *self.span_of(seq)) for seq in seqs]
+        partly: dict[int, _Partly] = {}
+        for index, group in enumerate(self._manager.groups):
+            used = promised = 0
+            for seq, start, end in spans:
+                holding = self._manager.holdings[seq.id]
+                table = holding.tables[index]
+                if group.spec.kind == "recurrent":
+                    used += group.size * len(group.held(table))
+                    continue
+                first = table.live * group.size
+                dead = max(min(group.skipped(start), end) - first, 0)
+                to_come = min(len(table.blocks) * group.size, max(final_length(seq), end)) - end
+                used += end - first - dead
+                promised += to_come
+                if pool.sharers:
+                    self._note_first(partly, group, table, dead)
+                    if holding.open_tail:
+                        self._note_last(partly, group, table, end, to_come)
+            live += used * self.block_cells // group.size
+            reserved += promised * self.block_cells // group.size
+        live -= pool.extra_holds * self.block_cells
+        shared = len(pool.sharers) * self.block_cells
+        for block, part in partly.items():
+            sharers = pool.sharers[block]
+            common = min(part.dead) if len(part.dead) > sharers else 0
+            unused = part.size - part.held
+            twice = sharers * unused + sum(part.dead) - common
+            live += twice * self.block_cells // part.size
+            shared -= (unused + common) * self.block_cells // part.size
+            if part.reserved:
+                twice = sum(part.reserved) - max(part.reserved)
+                reserved -= twice * self.block_cells // part.size
+        return self.split(live, reserved, shared)
+
+    def span_of(self, seq: Sequence) -> tuple[int, int]:
+        """The tokens that the running (or last) step computed: from, and up to."""
+        holding = self._manager.holdings[seq.id]
+        if seq.computed > holding.end:
+            return seq.computed - 1, seq.computed
+        return holding.start, holding.end
+
+    def _note_first(
+        self, partly: dict[int, _Partly], group: Group, table: Table, dead: int
+    ) -> None:
+        if dead:
+            block = table.blocks[table.live]
+            if block in self._manager.pool.sharers:
+                part = partly.setdefault(block, _Partly(group.size, group.size))
+                part.dead.append(dead)
+
+    def _note_last(
+        self, partly: dict[int, _Partly], group: Group, table: Table, end: int, to_come: int
+    ) -> None:
+        entry, held = divmod(end, group.size)
+        if held:
+            block = table.blocks[entry]
+            if block in self._manager.pool.sharers:
+                part = partly.setdefault(block, _Partly(group.size, group.size))
+                part.held = held
+                part.reserved.append(to_come)
+
+
+class Totals:
+    """Tokens and promised room of all sequences, kept up to date where that is all one needs.
+
+    That is with one group, of full attention, and no open tails: then what the prefix cache lets
+    sequences share are whole blocks.
+    """
+
+    def __init__(self, manager: BlockManager) -> None:
+        self._manager = manager
+        groups = manager.groups
+        self._enough = len(groups) == 1 and groups[0].spec.kind == "full"
+        self._size = groups[0].size
+        self._visited: set[int] = set()
+        self.tokens = 0
+        self.promised = 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether the totals tell everything now."""
+        return self._enough and not self._manager.open_tails
+
+    def visited(self, seq: Sequence, before: int) -> None:
+        """``seq``, which had room for ``before`` tokens, was given room in this step."""
+        if self._enough:
+            self._visited.add(seq.id)
+            self.tokens += self._manager.holdings[seq.id].end - before
+            self.promise(seq)
+
+    def promise(self, seq: Sequence) -> None:
+        """The table of ``seq`` may have grown."""
+        if self._enough:
+            holding = self._manager.holdings[seq.id]
+            room = len(holding.tables[0].blocks) * self._size
+            promised = min(room, max(final_length(seq), holding.end))
+            self.promised += promised - holding.promised
+            holding.promised = promised
+
+    def came(self, seq: Sequence) -> None:
+        """``seq`` holds something without having been given room for it."""
+        if self._enough:
+            self.tokens += self._manager.holdings[seq.id].end
+            self.promise(seq)
+
+    def left(self, seq: Sequence) -> None:
+        """``seq`` is about to give everything back."""
+        if self._enough:
+            holding = self._manager.holdings[seq.id]
+            self._visited.discard(seq.id)
+            self.tokens -= max(holding.end, seq.computed)
+            self.promised -= holding.promised
+
+    def stepped(self, runs: int) -> None:
+        """A step of ``runs`` runs was scheduled: those not visited have got one token more."""
+        self.tokens += runs - len(self._visited)
+        self._visited.clear()

@@ -1,0 +1,422 @@
+"""`paged`: block tables over one pool of blocks, with a prefix cache.
+
+vLLM 0.19's block manager (`sim.paging`) behind the policy interface, and what came with the
+PagedAttention paper and vLLM v0: forks with copy-on-write, swapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from functools import partial
+from math import lcm
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from sim.budget import Budget
+from sim.errors import IntegrityError
+from sim.paging.coordinator import Hit
+from sim.paging.forecast import Forecast
+from sim.paging.groups import Group
+from sim.paging.manager import MISS, BlockManager
+from sim.paging.occupancy import Occupancy, Totals, final_length
+from sim.paging.reads import reads_of_run, reads_of_step
+from sim.paging.run import PagedRun, due_in
+from sim.paging.spec import Layout, layout_of
+from sim.policies.base import Policy, Usage
+from sim.policies.paged_ops import PagedOperations
+from sim.sequence import Sequence, Status
+from sim.step import Cells, Copy, Placement, Step
+from workloads.errors import InputError
+
+
+class Paged(PagedOperations, Policy):
+    """Blocks of ``block_size`` tokens, taken when a token needs one and shared by equal prefixes.
+
+    The bytes are divided as vLLM does it (`sim.paging.spec.layout_of`): the layers of every kind
+    are split into groups with equally many layers, each with a block table of its own, and all
+    take their blocks from one pool of ``bytes // block bytes`` blocks, of which block 0 stays
+    empty. Layers with a sliding window give back the blocks that fell out of it, so they hold
+    little, but a prompt is only admitted if it would fit with all its blocks.
+    """
+
+    name = "paged"
+    can_fork: ClassVar[bool] = True
+
+    @dataclass(frozen=True)
+    class Options:
+        """How blocks are made and shared.
+
+        block_size: tokens of a block. prefix_cache: whether full blocks can be found by others
+        (and by their own sequence after a preemption); without effect where ``mamba_cache_mode``
+        is none and the model is recurrent. reserve_full_isl: admit a sequence only when blocks
+        for all its tokens are free, not just for its first chunk. mamba_cache_mode: which states
+        of recurrent layers are kept, none, all (every block) or align (ends of prefill chunks).
+        hybrid: with False windows are forgotten, and all attention layers are cached in full.
+        """
+
+        block_size: int = 16
+        prefix_cache: bool = True
+        reserve_full_isl: bool = True
+        mamba_cache_mode: Literal["none", "all", "align"] = "none"
+        hybrid: bool = True
+
+        def __post_init__(self) -> None:
+            if self.block_size < 1:
+                raise InputError(f"paged.block_size: expected at least 1, got {self.block_size}")
+
+    options: Options
+
+    def __init__(
+        self, budget: Budget, options: Options | None = None, layout: Layout | None = None
+    ) -> None:
+        """``layout`` overrides how the bytes of ``budget`` are divided."""
+        super().__init__(budget, options)
+        given = self.options
+        self.layout = layout or layout_of(
+            budget, given.block_size, given.hybrid, given.mamba_cache_mode
+        )
+        specs = self.layout.groups
+        caching = given.prefix_cache and all(spec.mode != "none" for spec in specs)
+        self.manager = BlockManager(specs, self.layout.blocks, caching, budget.max_model_len)
+        self._state_size = next((s.block_size for s in specs if s.mode == "align"), 0)
+        self._serving = tuple(self._group_serving(index) for index in range(len(self.groups)))
+        self._occupancy = Occupancy(self.manager, self.layout.block_bytes)
+        self.period = _period_of(self.manager.groups)
+        self._residues = {
+            public: _residues_of(self.manager.groups, self.period, public and caching)
+            for public in (False, True)
+        }
+        self._seqs: dict[int, Sequence] = {}
+        self._found: tuple[Sequence | None, Hit] = (None, MISS)
+        self._turned_away: tuple[Sequence | None, int] = (None, 0)
+        """Who was refused last, and how many free blocks that would have taken."""
+        self._wanted: int | None = None
+        self._totals = Totals(self.manager)
+        self._chunks = tuple(g.window for g in self.groups if g.kind == "chunked")
+
+    def _group_serving(self, index: int) -> int:
+        """The first paged group with layers of the model's layer group ``index``."""
+        layers, recurrent = self.groups[index], self.groups[index].kind == "recurrent"
+        return next(
+            i
+            for i, spec in enumerate(self.layout.groups)
+            if (spec.kind == "recurrent") == recurrent and layers.layer_ids[0] in spec.layer_ids
+        )
+
+    # What the scheduler asks.
+
+    def lookup(self, seq: Sequence) -> int:
+        """Tokens of the longest cached prefix, the last token of the sequence left out."""
+        hit = self.manager.find(seq.id, seq.path, seq.tokens) if seq.reads_cache else MISS
+        self._found = (seq, hit)
+        return hit.tokens
+
+    def _hit_of(self, seq: Sequence, tokens: int) -> Hit:
+        """What the last lookup found, which was that of ``seq`` if it found anything."""
+        if not tokens:
+            return MISS
+        asked, hit = self._found
+        if asked is not seq or hit.tokens != tokens:
+            raise IntegrityError(f"{seq!r} takes over {tokens} tokens that were not looked up")
+        return hit
+
+    def chunk_of(self, seq: Sequence, computed: int, n: int) -> int:
+        """With aligned states a prefill chunk ends at a block boundary, or with the prompt.
+
+        vLLM's ``_mamba_block_aligned_split``.
+        """
+        size = self._state_size
+        if not size or computed >= max(seq.prompt, seq.tokens - 1):
+            return n
+        last_boundary = seq.tokens - seq.tokens % size
+        if computed + n < last_boundary:
+            return n - n % size
+        return last_boundary - computed if computed < last_boundary else n
+
+    def can_ever_hold(self, seq: Sequence) -> bool:
+        """Whether it could be admitted to an empty cache, and brought to its end alone there."""
+        usable, groups = self.manager.pool.size - 1, self.manager.groups
+        longest, chunk = final_length(seq), self.budget.max_batched_tokens
+        if sum(group.most_blocks(longest, chunk) for group in groups) > usable:
+            return False
+        if not self.options.reserve_full_isl:
+            return True
+        return sum(group.first_need([], seq.prompt, 0) for group in groups) <= usable
+
+    def can_admit(self, seq: Sequence, hit: int) -> bool:
+        """The gate: there must be blocks for all tokens that the sequence has so far."""
+        if not self.options.reserve_full_isl:
+            return True
+        need = self.manager.need(seq.id, hit, seq.tokens, self._hit_of(seq, hit))
+        self._turned_away = (seq, need)
+        return need <= self.manager.pool.free
+
+    def due_residues(self, seq: Sequence) -> Collection[int]:
+        """Where a block is begun, where one falls out of a window, where a public one is full."""
+        manager, computed = self.manager, seq.computed
+        holding = manager.holdings[seq.id]
+        if holding.open_tail:
+            return range(self.period)
+        residues = self._residues[holding.public > computed]
+        if any(
+            group.has_leftovers(table, computed)
+            for group, table in zip(manager.groups, holding.tables, strict=True)
+        ):
+            return residues | {computed % self.period}
+        return residues
+
+    def stays_refused(self, seq: Sequence) -> bool:
+        """Whether more free blocks are needed than there are, and the need cannot shrink.
+
+        It shrinks when more of the sequence's prefix gets into the cache; and with windows even
+        when less of it is left there.
+        """
+        refused, need = self._turned_away
+        if refused is not seq or need > self.manager.pool.size:
+            return False
+        self._wanted = need
+        if seq.status is Status.SWAPPED or not self.manager.caching or not seq.reads_cache:
+            return True
+        if not self.manager.public_length(seq.id, seq.path):
+            return True
+        if self.manager.frees:
+            return False
+        branches = {branch for branch, _ in seq.path}
+        return not any(_extends(other, branches) for other in self._seqs.values())
+
+    # What the scheduler does.
+
+    def allocate(self, seq: Sequence, n: int, hit: int = 0) -> bool:
+        """Blocks for ``n`` tokens, after those of the prefix that the last lookup found."""
+        computed, known = seq.computed + hit, seq.id in self._seqs
+        found = self._hit_of(seq, hit)
+        if not self.manager.allocate(seq.id, seq.path, computed, n, seq.tokens, found):
+            self._turned_away = (seq, self.manager.need(seq.id, computed, computed + n, found))
+            return False
+        self._seqs[seq.id] = seq
+        self._totals.visited(seq, computed if known else 0)
+        return True
+
+    def release(self, seq: Sequence) -> None:
+        """Free all blocks, the last first; a preempted sequence may find them again."""
+        if self._seqs.pop(seq.id, None) is not None:
+            self._totals.left(seq)
+        self.manager.release(seq.id, returning=seq.status is Status.PREEMPTED)
+
+    def commit(self, step: Step) -> Placement:
+        """Whole blocks are read; shared blocks that are written to were copied."""
+        self.manager.step_ends()
+        self._totals.stepped(len(step.runs))
+        self._owe_copies()
+        starts, sizes = (
+            np.array([(start, n) for _, start, n in step.runs], dtype=np.int64).reshape(-1, 2).T
+        )
+        specs = self.layout.groups
+        reads = tuple(
+            reads_of_step(group, specs[serving], starts, starts + sizes)
+            for group, serving in zip(self.groups, self._serving, strict=True)
+        )
+        return self.placed(step, reads)
+
+    def _owe_copies(self) -> None:
+        """A copy for every block that was copied before writing, per layer group it holds."""
+        for moved in self.manager.moved:
+            spec = self.layout.groups[moved.group]
+            for index, group in enumerate(self.groups):
+                recurrent = group.kind == "recurrent"
+                layers = len(set(group.layer_ids).intersection(spec.layer_ids))
+                if not layers or recurrent != (spec.kind == "recurrent"):
+                    continue
+                n = 1 if recurrent else moved.tokens
+                size = group.state_bytes if recurrent else n * self.cell_bytes[index]
+                source, target = (
+                    self._first_cell(moved.group, block) + np.arange(n, dtype=np.int64)
+                    for block in (moved.source, moved.target)
+                )
+                self._copies.append(
+                    Copy("cow", index, source, target, size * layers // group.layers)
+                )
+        self.manager.moved.clear()
+
+    def _first_cell(self, index: int, block: int) -> int:
+        spec = self.layout.groups[index]
+        size = self._occupancy.block_cells if spec.kind == "recurrent" else spec.block_size
+        return (block - 1) * size
+
+    def fork(self, parent: Sequence, child: Sequence) -> bool:
+        """All blocks are shared; the last is copied by whoever writes to it first."""
+        self.manager.fork(parent.id, child.id, child.path)
+        self._seqs[child.id] = child
+        self._totals.came(child)
+        return True
+
+    def swap_out(self, seq: Sequence) -> int:
+        """Blocks are swapped as they are, half empty or shared."""
+        size = self.held_bytes(seq)
+        self.release(seq)
+        return size
+
+    def swap_in(self, seq: Sequence) -> int | None:
+        """Blocks for what is still needed; one token more must find room too."""
+        if not self.manager.restore(seq.id, seq.path, seq.computed):
+            self._turned_away = (seq, self.manager.need_to_restore(seq.computed))
+            return None
+        self._seqs[seq.id] = seq
+        self._totals.visited(seq, 0)
+        return self.held_bytes(seq)
+
+    def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> PagedRun | None:
+        """Closed form, but where shared blocks leave windows or states are aligned."""
+        wanted, self._wanted = self._wanted, None
+        for chunk in self._chunks:
+            steps = min(steps, *(chunk - seq.computed % chunk for seq in seqs))
+        forecast = Forecast(self.manager, seqs, steps, wanted)
+        if not forecast.steps:
+            return None
+        specs, lengths = self.layout.groups, forecast.lengths
+        reads = tuple(
+            reads_of_run(group, specs[serving], lengths, forecast.steps)
+            for group, serving in zip(self.groups, self._serving, strict=True)
+        )
+        usage = forecast.usage(self._occupancy)
+        due = due_in(self, seqs)
+        return PagedRun(
+            forecast.steps, reads, usage, due, self._visit, partial(self._stepped, len(seqs))
+        )
+
+    def _visit(self, seq: Sequence, computed: int) -> None:
+        """One token of a decode run."""
+        if not self.manager.allocate(seq.id, seq.path, computed, 1, computed + 1):
+            raise IntegrityError(f"{seq!r} finds no room in a decode run that was planned")
+        self._totals.promise(seq)
+
+    def _stepped(self, seqs: int, steps: int) -> None:
+        self._totals.tokens += seqs * steps
+
+    # Questions.
+
+    def usage(self) -> tuple[Usage, ...]:
+        """One pool; its cells are tokens of one group."""
+        totals, occupancy = self._totals, self._occupancy
+        if not totals.enough:
+            return (occupancy.count(self._seqs.values()),)
+        pool = self.manager.pool
+        live = totals.tokens - pool.extra_holds * occupancy.block_cells
+        shared = len(pool.sharers) * occupancy.block_cells
+        return (occupancy.split(live, totals.promised - totals.tokens, shared),)
+
+    def holders(self) -> Iterable[int]:
+        """Ids of all sequences with blocks."""
+        return self._seqs.keys()
+
+    def held_bytes(self, seq: Sequence) -> int:
+        """Whole blocks, in all groups."""
+        holding = self.manager.holdings.get(seq.id)
+        if holding is None:
+            return 0
+        blocks = sum(
+            len(group.held(table))
+            for group, table in zip(self.manager.groups, holding.tables, strict=True)
+        )
+        return blocks * self.layout.block_bytes
+
+    def cache_name(self, cache: int) -> str:
+        """What the pool is called in pictures."""
+        return "block pool"
+
+    def cells_of(self, seq: Sequence, group: int = 0) -> tuple[Cells, Cells]:
+        """Positions in blocks, those before the window too while their block is held.
+
+        Of a layer group that is split over several block tables, the cells of its first layers.
+        A recurrent state is one cell, at the last position. Cells are counted in tokens of the
+        group, block after block, from block 1 on.
+        """
+        index = self._serving[group]
+        spec, table = self.layout.groups[index], self.manager.holdings[seq.id].tables[index]
+        _, end = self._occupancy.span_of(seq)
+        blocks = np.array(table.blocks, dtype=np.int64)
+        if spec.kind == "recurrent":
+            return np.array([end - 1]), np.array([self._first_cell(index, table.blocks[-1])])
+        positions = np.arange(min(len(blocks) * spec.block_size, end), dtype=np.int64)
+        entry, offset = np.divmod(positions, spec.block_size)
+        held = blocks[entry] > 0
+        cells = (blocks[entry] - 1) * spec.block_size + offset
+        return positions[held], cells[held]
+
+    def owners(self, cache: int = 0) -> Cells:
+        """Live cells by owner; -3 where a held block has no live token."""
+        cells = self._occupancy.block_cells
+        owners = np.full((self.manager.pool.size, cells), -1, dtype=np.int64)
+        spans = {seq.id: self._occupancy.span_of(seq) for seq in self._seqs.values()}
+        for holding in self.manager.holdings.values():
+            for group, table in zip(self.manager.groups, holding.tables, strict=True):
+                held = group.held(table)
+                fresh = owners[held]
+                owners[held] = np.where(fresh == -1, -3, fresh)
+        for owner, holding in self.manager.holdings.items():
+            start, end = spans[owner]
+            for group, table in zip(self.manager.groups, holding.tables, strict=True):
+                for entry in range(table.live, len(table.blocks)):
+                    if table.blocks[entry]:
+                        first, last = _live_cells(group, entry, start, end, cells)
+                        row = owners[table.blocks[entry], first:last]
+                        row[:] = np.where(row == -3, owner, -2)
+        return owners[1:].ravel()
+
+    def check_integrity(self) -> None:
+        """Every block is free or held, holders are counted right, and so are cells."""
+        super().check_integrity()
+        self.manager.check_integrity()
+        if self._seqs.keys() != self.manager.holdings.keys():
+            raise IntegrityError("sequences and block tables differ")
+        counted = self._occupancy.count(self._seqs.values())
+        if self.usage() != (counted,):
+            raise IntegrityError(f"totals say {self.usage()[0]}, sequences {counted}")
+
+
+def _live_cells(group: Group, entry: int, start: int, end: int, cells: int) -> tuple[int, int]:
+    """The part of a block's cells that hold tokens which are attended to."""
+    if group.spec.kind == "recurrent":
+        return 0, cells
+    begin = entry * group.size
+    first = min(max(group.skipped(start) - begin, 0), group.size)
+    last = min(max(end - begin, first), group.size)
+    return first * cells // group.size, last * cells // group.size
+
+
+def _extends(seq: Sequence, branches: set[int]) -> bool:
+    """Whether what ``seq`` generates can lengthen a cached prefix on these branches."""
+    return any(branch in branches for branch, end in seq.path if branch >= 0 and end > seq.computed)
+
+
+def _period_of(groups: Iterable[Group]) -> int:
+    """After so many tokens everything that happens to tables of decoding sequences repeats."""
+    steps = []
+    for group in groups:
+        if group.spec.mode != "none":
+            steps.append(group.size)
+        if group.spec.kind == "chunked" and group.window % group.size:
+            steps.append(group.window)
+    return lcm(*steps)
+
+
+def _residues_of(groups: Iterable[Group], period: int, public: bool) -> frozenset[int]:
+    """Lengths, modulo ``period``, at which a decoding sequence's tables change.
+
+    ``public``: also where a block becomes full, so that others can find it.
+    """
+    found: set[int] = set()
+    for group in groups:
+        if group.spec.mode == "none":
+            continue
+        found.update(range(0, period, group.size))
+        if group.spec.kind == "chunked":
+            found.update(range(0, period, group.window))
+        elif group.frees:
+            found.update(range((group.window - 1) % group.size, period, group.size))
+        if public:
+            found.update(range(group.size - 1, period, group.size))
+    return frozenset(found)

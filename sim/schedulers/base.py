@@ -1,0 +1,91 @@
+"""The interface of a scheduler.
+
+The engine adds sequences as they arrive and then, step after step, lets the scheduler decide and
+tells it when the step is over. Where several steps in a row would decide the same, it may have
+them at once::
+
+    step = scheduler.schedule()             # a single step; the policy's `commit` follows
+    finished = scheduler.update(step)       # its tokens are known
+
+    n = scheduler.steady_steps()            # or: so many steps differ in nothing but counters
+    plan = policy.plan_run(scheduler.batch, n)
+    plan.apply(k); finished = scheduler.advance(k)       # with k <= plan.steps
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from collections.abc import Sequence as SequenceOf
+from typing import ClassVar
+
+from sim.sequence import Sequence
+from sim.step import Step
+
+
+class Scheduler(ABC):
+    """Base class of all schedulers."""
+
+    name: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def waiting(self) -> Collection[Sequence]:
+        """Sequences that wait, in the order in which they would be admitted."""
+
+    @property
+    @abstractmethod
+    def running(self) -> SequenceOf[Sequence]:
+        """Admitted sequences, in order of admission."""
+
+    @property
+    @abstractmethod
+    def batch(self) -> SequenceOf[Sequence]:
+        """Those of the running sequences that take one token in every step."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence waits or runs."""
+        return bool(self.running) or bool(self.waiting)
+
+    @abstractmethod
+    def add(self, seq: Sequence) -> None:
+        """Let a new sequence wait."""
+
+    @abstractmethod
+    def abort(self, seq: Sequence) -> None:
+        """Drop a sequence that waits or runs, and what it holds; not between step and update."""
+
+    @abstractmethod
+    def fork(self, parent: Sequence, child: Sequence) -> bool:
+        """Let ``child`` run on from where the running ``parent`` is; False where it cannot."""
+
+    @abstractmethod
+    def schedule(self) -> Step:
+        """Decide the next step and make the policy allocate and release what it takes.
+
+        ``computed`` of the sequences counts the tokens of the step from then on.
+        """
+
+    @abstractmethod
+    def update(self, step: Step) -> list[Sequence]:
+        """The step is over: sample, and release finished sequences, which are returned in order.
+
+        Every sequence all of whose tokens are computed gets one more token.
+        """
+
+    @property
+    @abstractmethod
+    def refusals_per_step(self) -> int:
+        """How many waiting sequences every step of a steady run would refuse (0 or 1)."""
+
+    @abstractmethod
+    def steady_steps(self) -> int:
+        """How many steps would do nothing but let all running sequences decode; 0 if not even one.
+
+        The last of them may be the one in which sequences finish.
+        """
+
+    @abstractmethod
+    def advance(self, steps: int) -> list[Sequence]:
+        """Take ``steps`` steady steps at once; released finished sequences, in order."""

@@ -1,0 +1,390 @@
+"""vLLM 0.19's scheduler: running sequences first, one token budget, preemption of the last.
+
+Source: ``vllm/v1/core/sched/scheduler.py`` (synchronous, no speculation). It asks any policy, so
+the same scheduling can be compared over all of them.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from dataclasses import dataclass
+from typing import Literal
+
+from sim.policies.base import Policy
+from sim.schedulers.base import Scheduler
+from sim.schedulers.batch import DecodeBatch
+from sim.schedulers.queues import FcfsQueue, PriorityQueue, WaitingQueue
+from sim.schedulers.runs import BatchRuns, Chunks
+from sim.sequence import Sequence, Status
+from sim.step import Step
+from workloads.errors import InputError
+
+GATE, SLOTS, SWAP = "gate", "slots", "swap"
+"""Reasons of a refusal: the policy's gate, no room for the tokens, no room to swap back in."""
+
+
+class VllmScheduler(Scheduler):
+    """Continuous batching with chunked prefill.
+
+    Decoding sequences are scheduled as one batch. Only those that are due in the policy's eyes,
+    and those that prefill, are visited one by one; where order decides who gets what is left of
+    the budget or of the memory, all are.
+    """
+
+    name = "vllm"
+
+    @dataclass(frozen=True)
+    class Options:
+        """vLLM's ``SchedulerConfig``.
+
+        max_seqs: sequences that run at once. max_batched_tokens: tokens of one step.
+        max_model_len: tokens of the longest sequence. long_prefill_threshold: most tokens of one
+        sequence in one step, 0 for no such limit. policy: who goes first, and who is preempted.
+        chunked_prefill: whether a prompt may be cut. preemption: forget and recompute, or swap to
+        the host (vLLM v0).
+        """
+
+        max_seqs: int = 256
+        max_batched_tokens: int = 8192
+        max_model_len: int = 1 << 30
+        long_prefill_threshold: int = 0
+        policy: Literal["fcfs", "priority"] = "fcfs"
+        chunked_prefill: bool = True
+        preemption: Literal["recompute", "swap"] = "recompute"
+
+        def __post_init__(self) -> None:
+            for field in ("max_seqs", "max_batched_tokens", "max_model_len"):
+                if getattr(self, field) < 1:
+                    raise InputError(
+                        f"vllm.{field}: expected at least 1, got {getattr(self, field)}"
+                    )
+            if self.long_prefill_threshold < 0:
+                raise InputError(
+                    "vllm.long_prefill_threshold: expected at least 0,"
+                    f" got {self.long_prefill_threshold}"
+                )
+
+    def __init__(self, policy: Policy, options: Options | None = None) -> None:
+        self.policy = policy
+        self.options = self.Options() if options is None else options
+        self._by_priority = self.options.policy == "priority"
+        self._waiting: WaitingQueue = PriorityQueue() if self._by_priority else FcfsQueue()
+        self._running: list[Sequence] = []
+        self._batch = DecodeBatch(policy, self._running)
+        self._others: list[Sequence] = []
+        """Running sequences that are not in the batch, in running order."""
+        self._turned_away: Sequence | None = None
+        """The waiting sequence that the last step refused for want of memory."""
+        self._last_rank = 0
+
+    @property
+    def waiting(self) -> WaitingQueue:
+        """Sequences that wait, in the order in which they would be admitted; not to be changed."""
+        return self._waiting
+
+    @property
+    def running(self) -> list[Sequence]:
+        """Admitted sequences, in order of admission; not to be changed."""
+        return self._running
+
+    @property
+    def batch(self) -> DecodeBatch:
+        """The running sequences that take one token in every step."""
+        return self._batch
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence waits or runs."""
+        return bool(self._running) or len(self._waiting) > 0
+
+    # Coming and going.
+
+    def add(self, seq: Sequence) -> None:
+        """Let a new sequence wait."""
+        self._waiting.push(seq)
+
+    def abort(self, seq: Sequence) -> None:
+        """Drop a sequence and what it holds; `ValueError` if it neither waits nor runs."""
+        if seq.status is Status.RUNNING:
+            self._leave(seq)
+        else:
+            self._waiting.remove(seq)
+        seq.status = Status.FAILED
+        self.policy.release(seq)
+        self._turned_away = None
+
+    def fork(self, parent: Sequence, child: Sequence) -> bool:
+        """Let ``child`` run on from where ``parent`` is, sharing what it holds."""
+        if len(self._running) >= self.options.max_seqs or not self.policy.fork(parent, child):
+            return False
+        child.tokens, child.computed = parent.tokens, parent.computed
+        self._run(child)
+        if parent in self._batch:
+            self._set_apart(parent)
+        return True
+
+    def _set_apart(self, seq: Sequence) -> None:
+        """Take a member out of the batch, to be visited by itself."""
+        self._batch.leave(seq)
+        insort(self._others, seq, key=lambda other: other.rank)
+
+    def _run(self, seq: Sequence) -> None:
+        """Append to the running sequences."""
+        self._last_rank += 1
+        seq.rank = self._last_rank
+        seq.status = Status.RUNNING
+        self._running.append(seq)
+        self._others.append(seq)
+
+    def _leave(self, seq: Sequence) -> None:
+        """Take out of the running sequences."""
+        self._running.remove(seq)
+        if seq in self._batch:
+            self._batch.leave(seq)
+        else:
+            self._others.remove(seq)
+
+    def _preempt(self, seq: Sequence, step: Step) -> None:
+        self._leave(seq)
+        seq.preemptions += 1
+        seq.high = max(seq.high, seq.computed)
+        if self.options.preemption == "swap":
+            seq.status = Status.SWAPPED
+            step.swapped_out += self.policy.swap_out(seq)
+        else:
+            seq.status = Status.PREEMPTED
+            self.policy.release(seq)
+            seq.computed = 0
+        self._waiting.put_back(seq)
+        step.preempted.append(seq)
+
+    # One step.
+
+    def schedule(self) -> Step:
+        """Running sequences first; waiting ones if nobody had to be preempted."""
+        step = Step()
+        self._turned_away = None
+        chunks, budget = self._schedule_running(step)
+        if not step.preempted:
+            self._admit(step, chunks, budget)
+        step.runs = BatchRuns(self._batch, self._running, chunks)
+        self._batch.clock.scheduled += 1
+        for seq, n in chunks.values():
+            seq.computed += n
+        return step
+
+    def _schedule_running(self, step: Step) -> tuple[Chunks, int]:
+        """Tokens of the running sequences outside the batch, and what is left of the budget.
+
+        Members of the batch that are not due have room, so only their token is counted. That is
+        exact as long as it does not matter in which order tokens are given out: all of the batch
+        fits into the budget, and the others come after it.
+        """
+        chunks: Chunks = {}
+        batch, others = self._batch, self._others
+        budget = self.options.max_batched_tokens - batch.size
+        if budget < 0 or (others and self._running[-len(others)] is not others[0]):
+            return self._visit_all(step, 0, chunks, budget + batch.size)
+        for _, seq in [*batch.due(), *((other.rank, other) for other in others)]:
+            if seq.status is not Status.RUNNING:
+                continue
+            is_member = seq in batch
+            n = 1 if is_member else self._wanted(seq, budget)
+            if n == 0:
+                continue
+            while not self.policy.allocate(seq, n):
+                if self._by_priority:
+                    return self._resume_visits(step, seq, chunks)
+                step.refused.append((seq, SLOTS))
+                victim = self._running[-1]
+                self._preempt(victim, step)
+                if victim is seq:
+                    break
+            else:
+                if not is_member:
+                    chunks[seq.id] = (seq, n)
+                    budget -= n
+        return chunks, budget
+
+    def _resume_visits(self, step: Step, seq: Sequence, chunks: Chunks) -> tuple[Chunks, int]:
+        """Go on one by one from ``seq``, which found no room, with all before it scheduled."""
+        index = self._running.index(seq)
+        scheduled: Chunks = {}
+        for before in self._running[:index]:
+            if before in self._batch:
+                scheduled[before.id] = (before, 1)
+            elif before.id in chunks:
+                scheduled[before.id] = chunks[before.id]
+        spent = sum(n for _, n in scheduled.values())
+        return self._visit_all(step, index, scheduled, self.options.max_batched_tokens - spent)
+
+    def _visit_all(
+        self, step: Step, index: int, scheduled: Chunks, budget: int
+    ) -> tuple[Chunks, int]:
+        """Visit every running sequence from ``index`` on; ``scheduled``: those before it."""
+        running = self._running
+        while index < len(running) and budget > 0:
+            seq = running[index]
+            n = self._wanted(seq, budget)
+            if n == 0:
+                index += 1
+                continue
+            while not self.policy.allocate(seq, n):
+                step.refused.append((seq, SLOTS))
+                victim = max(running, key=_urgency) if self._by_priority else running[-1]
+                if victim.id in scheduled:
+                    budget += scheduled.pop(victim.id)[1]
+                    index -= 1
+                self._preempt(victim, step)
+                if victim is seq:
+                    return self._without_batch(scheduled), budget
+            scheduled[seq.id] = (seq, n)
+            budget -= n
+            index += 1
+        return self._without_batch(scheduled), budget
+
+    def _without_batch(self, scheduled: Chunks) -> Chunks:
+        """What is scheduled outside the batch, after those that got nothing have left it."""
+        for seq in list(self._batch):
+            if seq.id not in scheduled:
+                self._set_apart(seq)
+        return {i: (seq, n) for i, (seq, n) in scheduled.items() if seq not in self._batch}
+
+    def _wanted(self, seq: Sequence, budget: int) -> int:
+        """Tokens that a running sequence gets of what is left of the budget."""
+        n = self._shortened(seq.tokens - seq.computed)
+        n = min(n, budget, self.options.max_model_len - 1 - seq.computed)
+        return self.policy.chunk_of(seq, seq.computed, n) if n > 0 else 0
+
+    def _shortened(self, n: int) -> int:
+        threshold = self.options.long_prefill_threshold
+        return threshold if 0 < threshold < n else n
+
+    # Admission.
+
+    def _admit(self, step: Step, chunks: Chunks, budget: int) -> None:
+        """Admit waiting sequences in order, up to the first that cannot be."""
+        waiting = self._waiting
+        while budget > 0 and len(waiting) and len(self._running) < self.options.max_seqs:
+            seq = waiting.first()
+            swapped = seq.status is Status.SWAPPED
+            n = self._swap_in(seq, step, budget) if swapped else self._place(seq, step, budget)
+            if n == 0:
+                break
+            waiting.pop()
+            (step.resumed if seq.preemptions else step.admitted).append(seq)
+            self._run(seq)
+            chunks[seq.id] = (seq, n)
+            budget -= n
+
+    def _place(self, seq: Sequence, step: Step, budget: int) -> int:
+        """Give a waiting sequence room for its first tokens; how many, 0 if it has to wait on."""
+        hit = self.policy.lookup(seq)
+        n = self._shortened(seq.tokens - hit)
+        if n > budget and not self.options.chunked_prefill:
+            return 0
+        n = self.policy.chunk_of(seq, hit, min(n, budget))
+        if n == 0:
+            return 0
+        if not self.policy.can_admit(seq, hit):
+            return self._turn_away(seq, step, GATE)
+        if not self.policy.allocate(seq, n, hit):
+            return self._turn_away(seq, step, SLOTS)
+        seq.computed = hit
+        if not seq.preemptions:
+            seq.hit = hit
+        return n
+
+    def _swap_in(self, seq: Sequence, step: Step, budget: int) -> int:
+        """Bring a sequence back from the host, with room for its next tokens."""
+        size = self.policy.swap_in(seq)
+        if size is None:
+            return self._turn_away(seq, step, SWAP)
+        n = self._wanted(seq, budget)
+        if n == 0 or not self.policy.allocate(seq, n):
+            self.policy.release(seq)
+            return self._turn_away(seq, step, SWAP)
+        step.swapped_in += size
+        return n
+
+    def _turn_away(self, seq: Sequence, step: Step, reason: str) -> int:
+        step.refused.append((seq, reason))
+        self._turned_away = seq
+        return 0
+
+    # The end of a step.
+
+    def update(self, step: Step) -> list[Sequence]:
+        """Sample, release what is finished; those that decode from now on join the batch."""
+        self._batch.clock.sampled += 1
+        finished = self._batch.ended()
+        for seq in self._others:
+            if seq.computed >= seq.tokens:
+                seq.tokens += 1
+                if seq.tokens >= self._end_of(seq):
+                    finished.append((seq.rank, seq))
+        ended = self._finish_all(sorted(finished))
+        if self._others:
+            self._join_those_that_decode()
+        return ended
+
+    def _finish_all(self, finished: list[tuple[int, Sequence]]) -> list[Sequence]:
+        if finished:
+            self._turned_away = None
+        for _, seq in finished:
+            self._leave(seq)
+            seq.status = Status.FINISHED
+            self.policy.release(seq)
+        return [seq for _, seq in finished]
+
+    def _join_those_that_decode(self) -> None:
+        left = []
+        for seq in self._others:
+            end = self._end_of(seq)
+            if seq.is_decoding and end <= self.options.max_model_len:
+                self._batch.join(seq, end)
+            else:
+                left.append(seq)
+        self._others = left
+
+    def _end_of(self, seq: Sequence) -> int:
+        """The length at which a sequence is finished.
+
+        The longest length allowed ends it only once it has its ``min_tokens``; if those reach
+        further, it stays for ever, with nothing to schedule.
+        """
+        return max(min(seq.limit, self.options.max_model_len), seq.prompt + seq.min_tokens)
+
+    # Steady steps.
+
+    @property
+    def refusals_per_step(self) -> int:
+        """1 while a waiting sequence is tried and refused in every step."""
+        return int(self._turned_away is not None)
+
+    def steady_steps(self) -> int:
+        """Steps up to the first end of a sequence, if all decode and nobody can be admitted."""
+        batch = self._batch
+        if self._others or not batch.size or batch.size > self.options.max_batched_tokens:
+            return 0
+        return batch.steps_to_end() if self._nobody_comes() else 0
+
+    def _nobody_comes(self) -> bool:
+        if not len(self._waiting) or len(self._running) >= self.options.max_seqs:
+            return True
+        if self._batch.size == self.options.max_batched_tokens:
+            return True
+        first = self._waiting.first()
+        return first is self._turned_away and self.policy.stays_refused(first)
+
+    def advance(self, steps: int) -> list[Sequence]:
+        """Take steady steps at once, and release what is finished after the last."""
+        clock = self._batch.clock
+        clock.scheduled += steps
+        clock.sampled += steps
+        return self._finish_all(self._batch.ended())
+
+
+def _urgency(seq: Sequence) -> tuple[int, float]:
+    """Who is to be preempted first has most of it."""
+    return (seq.priority, seq.arrival)
