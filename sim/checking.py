@@ -84,8 +84,11 @@ class CheckedRun:
         if runs:
             placement = self.policy.commit(step)
             if self._shadow is not None:
+                self._shadow.copy(placement)
+                # What comes from the host was there before the copies, and has moved with them.
                 self._restore(step, runs)
-                self._shadow.step(placement, runs)
+                for run in runs:
+                    self._shadow.write(*run)
             self._check([(run.seq, run.start + run.n) for run in runs])
         self.steps += 1
         self._leave(self.scheduler.update(step))

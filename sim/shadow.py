@@ -10,7 +10,7 @@ from __future__ import annotations
 from sim.errors import IntegrityError
 from sim.policies.base import Policy
 from sim.sequence import Sequence
-from sim.step import Placement, Run
+from sim.step import Placement
 
 Token = tuple[int, int]
 """What a cell holds: a branch of the prefix tree and the length of the prefix that ends there."""
@@ -23,16 +23,14 @@ class Shadow:
         self._policy = policy
         self._cells: list[dict[int, Token]] = [{} for _ in policy.groups]
 
-    def step(self, placement: Placement, runs: list[Run]) -> None:
-        """Carry out the copies of a placement and write the rows of its runs."""
+    def copy(self, placement: Placement) -> None:
+        """Carry out the copies of a placement."""
         for copy in placement.copies:
             cells = self._cells[copy.group]
             held = [cells.get(int(src)) for src in copy.src]
             for dst, token in zip(copy.dst, held, strict=True):
                 if token is not None:
                     cells[int(dst)] = token
-        for seq, start, n in runs:
-            self.write(seq, start, n)
 
     def write(self, seq: Sequence, start: int, n: int) -> None:
         """``seq`` computed ``n`` tokens from ``start`` on; those that have a cell are written."""

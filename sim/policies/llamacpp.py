@@ -166,7 +166,9 @@ class LlamaPolicy(LlamaOperations, Policy):
     def release(self, seq: Sequence) -> None:
         """Remove the sequence, from the batch too, and give its id back."""
         own = self._ids.get(seq.id)
-        if own is not None:
+        if own is None:
+            self._swapped.pop(seq.id, None)
+        else:
             self._batch.pop(own, None)
             self.memory.seq_rm(own, -1, -1)
             self._close(seq.id)
@@ -178,6 +180,7 @@ class LlamaPolicy(LlamaOperations, Policy):
         for seq, _, n in step.runs:
             runs.append(((self._ids[seq.id],), self._next[seq.id], n))
             self._next[seq.id] += n
+            self._swapped.pop(seq.id, None)
         self._batch.clear()
         placed, failures = self._place(Batch(runs))
         placement = self.placed(step, self._reads(placed))
@@ -289,12 +292,12 @@ class LlamaPolicy(LlamaOperations, Policy):
         return saved.nbytes
 
     def swap_in(self, seq: Sequence) -> int | None:
-        """``llama_state_seq_load`` into a free id; None where there is no room."""
+        """``llama_state_seq_load`` into a free id; None where there is no room.
+
+        The host keeps its copy until the sequence really runs.
+        """
         saved = self._swapped[seq.id]
-        if not self.restore(saved, seq.id):
-            return None
-        del self._swapped[seq.id]
-        return saved.nbytes
+        return saved.nbytes if self.restore(saved, seq.id) else None
 
     # Questions.
 
