@@ -54,6 +54,8 @@ def main() -> NoReturn:
     """Run the command line; one clear line and the right exit code for whatever goes wrong."""
     try:
         code = application()(standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
     except InputError as error:
         code = _complain(str(error), USAGE)
     except typer.TyperException as error:

@@ -173,7 +173,7 @@ class Engine:
         if horizon != float("inf"):
             steps = min(steps, (to_ticks(horizon) - now) // self._last_step + 2)
         plan = self.policy.plan_run(batch, steps)
-        if plan is None:
+        if plan is None or (plan.tokens is not None and self._time_model.sees_prefills):
             return None
         seconds = np.broadcast_to(self._time_model.seconds(work_of_run(plan, batch)), plan.steps)
         ends = now + np.cumsum(ticks_of(seconds))

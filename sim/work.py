@@ -41,10 +41,13 @@ def work_of(step: Step, placement: Placement) -> Work:
 
 def work_of_run(plan: DecodeRun, seqs: SequenceOf[Sequence]) -> Work:
     """What each step of a decode run costs."""
+    if plan.tokens is not None:
+        # Whole sequences are computed again: to a clock these are prefills.
+        return Work(plan.tokens, len(seqs), plan.reads, steps=plan.steps)
     lengths = [seq.computed for seq in seqs]
     grown = np.arange(1, plan.steps + 1, dtype=np.int64)
     return Work(
-        tokens=len(seqs) if plan.tokens is None else plan.tokens,
+        tokens=len(seqs),
         sequences=len(seqs),
         reads=plan.reads,
         decodes=len(seqs),

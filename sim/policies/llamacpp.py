@@ -297,7 +297,9 @@ class LlamaPolicy(LlamaOperations, Policy):
         The host keeps its copy until the sequence really runs.
         """
         saved = self._swapped[seq.id]
-        return saved.nbytes if self.restore(saved, seq.id) else None
+        # Cells promised to the batch are still empty, but not to be had.
+        fits = self._free_cells(-1) >= seq.computed and self.restore(saved, seq.id)
+        return saved.nbytes if fits else None
 
     # Questions.
 

@@ -19,6 +19,8 @@ class TimeModel(ABC):
     """How long a step takes. The only thing that knows the hardware."""
 
     name: ClassVar[str]
+    sees_prefills: ClassVar[bool] = False
+    """Whether ``work.prefills`` matters; runs that compute prompts again then go step by step."""
 
     @classmethod
     @abstractmethod
