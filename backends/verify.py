@@ -89,12 +89,13 @@ def verify(
     """Run all of ``workload`` and compare every output; stops at `ENOUGH` failures.
 
     scheduler_for: makes a scheduler over the policy it is given. at_once: also take runs of
-    decode steps as one, and compare where they end. progress: called with the steps taken.
-    Whatever a policy raises is a failure. Raises `InputError` for a backend that is not there and
-    a model without K and V rows.
+    decode steps as one, and compare where they end (where anything is kept for that long).
+    progress: called with the steps taken. Whatever a policy raises is a failure. Raises
+    `InputError` for a backend that is not there and a model without K and V rows.
     """
     check = _Check(policy, backend, seed)
     scheduler = scheduler_for(check.executor.watched)  # type: ignore[arg-type]
+    at_once = at_once and not check.executor.is_scratch
     driver = Driver(policy, scheduler, workload, check, at_once)
     report = check.report
     try:

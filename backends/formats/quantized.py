@@ -97,11 +97,11 @@ class Q4(_Blocks):
 
 def _blocks_of(xp: Any, rows: Array) -> Array:
     rows = rows.astype(xp.float32)
-    return rows.reshape(*rows.shape[:-1], -1, BLOCK)
+    return rows.reshape(*rows.shape[:-1], rows.shape[-1] // BLOCK, BLOCK)
 
 
 def _rows_of(blocks: Array) -> Array:
-    return blocks.reshape(*blocks.shape[:-2], -1)
+    return blocks.reshape(*blocks.shape[:-2], blocks.shape[-2] * BLOCK)
 
 
 def _inverse(xp: Any, scale: Array) -> Array:

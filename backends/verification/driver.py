@@ -110,17 +110,18 @@ class Driver:
         return 1
 
     def _leap(self) -> int:
-        """Several decode steps, or 0 where a single step is due."""
+        """Several decode steps in none of which a sequence ends; 0 where a single step is due."""
         batch = list(self._scheduler.batch)
-        steps = min(self._scheduler.steady_steps(), FEW_STEPS) if self._at_once and batch else 0
-        plan = self._policy.plan_run(batch, steps) if steps > 1 else None
+        if not (self._at_once and batch):
+            return 0
+        steps = min(self._scheduler.steady_steps() - 1, FEW_STEPS)
+        plan = self._policy.plan_run(batch, steps) if steps > 0 else None
         if plan is None or plan.steps < 1:
             return 0
-        starts = [seq.computed for seq in batch]
+        runs = [Run(seq, seq.computed, plan.steps) for seq in batch]
         plan.apply(plan.steps)
-        runs = [Run(seq, start, plan.steps) for seq, start in zip(batch, starts, strict=True)]
+        self._scheduler.advance(plan.steps)
         self._follower.follow(Placement(runs, ()), singly=False)
-        self._finish(self._scheduler.advance(plan.steps))
         return plan.steps
 
     def _fork_samples(self, parent: Sequence) -> None:

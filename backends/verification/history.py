@@ -57,6 +57,8 @@ class Histories:
         """All tokens up to ``end`` that are not there yet."""
         past = self._pasts[seq.id]
         first = len(past) + past.dropped
+        if first >= end:
+            return
         ids = self.identities(seq, first, end - first)
         positions = np.arange(len(past), len(past) + len(ids))
         for group in past.groups:

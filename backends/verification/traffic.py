@@ -20,9 +20,9 @@ class Mixed(Workload):
 
     name = "mixed"
 
-    requests: int = 24
+    requests: int = 16
     prompt: int = 120
-    output: int = 40
+    output: int = 32
     shared: int = 0
     samples: int = 1
     seed: int = 0

@@ -1,0 +1,158 @@
+"""Small situations that between them make a policy use everything it has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from backends.formats import FORMATS
+from backends.verification.models import checking_model
+from backends.verification.traffic import Mixed
+from backends.verify import VerifyReport, verify
+from sim.budget import Budget
+from sim.plugins import policy_of, scheduler_of
+from sim.policies.base import Policy
+from workloads.errors import InputError
+from workloads.request import Workload
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A model, a memory, traffic and ways to run it.
+
+    model: kind of attention of `checking_model`. tokens: memory, in tokens with every layer
+    cached in full. options: of the policy. scheduling: options of the scheduler. at_once: take
+    runs of decode steps as one.
+    """
+
+    name: str
+    model: str = "full"
+    tokens: int = 1024
+    kv_type: str = "f32"
+    max_seqs: int = 8
+    batched: int = 64
+    workload: Workload = field(default_factory=Mixed)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    scheduling: Mapping[str, Any] = field(default_factory=dict)
+    at_once: bool = False
+
+    def budget(self) -> Budget:
+        """The memory and the limits."""
+        model = checking_model(self.model)
+        return Budget(
+            model,
+            self.tokens * model.token_bytes(self.kv_type),
+            self.kv_type,
+            self.kv_type,
+            max_seqs=self.max_seqs,
+            max_batched_tokens=self.batched,
+            max_model_len=self.tokens,
+        )
+
+    def policy(self, name: str) -> Policy:
+        """The policy of that name, laid out; `InputError` where it cannot be."""
+        return policy_of(name, self.budget(), self.options)
+
+    def run(self, policy: Policy, backend: str = "numpy") -> VerifyReport:
+        """Verify a policy over `budget`."""
+        return verify(
+            policy,
+            lambda watched: scheduler_of("vllm", watched, self.scheduling),
+            self.workload,
+            backend=backend,
+            at_once=self.at_once,
+        )
+
+
+SWAP = {"preemption": "swap"}
+TIGHT = 512
+"""Cells that the running sequences of `Mixed` fill; llama.cpp's caches come in steps of 256."""
+
+GENERAL = (
+    Scenario("room for all"),
+    Scenario("preemption, recompute", tokens=TIGHT),
+    Scenario("preemption, swap", tokens=TIGHT, scheduling=SWAP),
+    Scenario("shared prefixes", workload=Mixed(shared=50)),
+    Scenario("shared prefixes, tight", tokens=TIGHT, workload=Mixed(shared=50)),
+    Scenario("samples", tokens=2048, workload=Mixed(samples=3)),
+    Scenario("samples, tight", tokens=TIGHT, workload=Mixed(samples=3), scheduling=SWAP),
+    Scenario("decode runs", at_once=True),
+    Scenario("decode runs, tight", tokens=TIGHT, workload=Mixed(shared=50), at_once=True),
+    Scenario("sliding windows", "swa", max_seqs=4),
+    Scenario("sliding windows, swap", "swa", TIGHT, scheduling=SWAP),
+    Scenario("sliding windows, decode runs", "swa", max_seqs=4, at_once=True),
+    Scenario("chunks", "chunked", max_seqs=4),
+)
+
+ESPECIALLY = {
+    "contiguous": (
+        Scenario("reserve max", tokens=2048, options={"reserve": "max"}),
+        Scenario("oracle, best fit", options={"reserve": "oracle", "fit": "best"}),
+        Scenario("buddy", options={"fit": "buddy"}),
+        Scenario("growing", tokens=TIGHT, options={"reserve": "exact"}),
+        Scenario(
+            "growing, compaction, swap",
+            tokens=400,
+            options={"reserve": "exact", "compaction": True},
+            scheduling=SWAP,
+        ),
+    ),
+    "ring": (
+        Scenario("contiguous slots", tokens=TIGHT, options={"slots": "contiguous"}),
+        Scenario("streams", tokens=2048, options={"streams": "per-sequence"}),
+        Scenario(
+            "streams, samples",
+            tokens=2048,
+            workload=Mixed(samples=3),
+            options={"streams": "per-sequence"},
+        ),
+        Scenario("context shift", tokens=TIGHT, options={"window": 64}),
+        Scenario("context shift, tight", tokens=256, options={"window": 64}, scheduling=SWAP),
+        Scenario("context shift, decode runs", tokens=TIGHT, options={"window": 64}, at_once=True),
+    ),
+    "iswa": (
+        Scenario("small ubatches", "swa", max_seqs=4, options={"ubatch": 16}),
+        Scenario("streams", "swa", max_seqs=4, tokens=4096, options={"streams": "per-sequence"}),
+        Scenario("full windows", "swa", max_seqs=4, options={"swa_full": True}),
+    ),
+    "paged": (
+        Scenario("blocks of 4", tokens=TIGHT, options={"block_size": 4}),
+        Scenario("no prefix cache", tokens=TIGHT, options={"prefix_cache": False}),
+        Scenario("windows forgotten", "swa", options={"hybrid": False}),
+    ),
+}
+
+
+def scenarios_of(policy: str) -> Iterator[Scenario]:
+    """Those that suit any policy, those made for this one, and one for each type of K and V."""
+    yield from GENERAL
+    yield from ESPECIALLY.get(policy, ())
+    for kind in FORMATS:
+        if kind != "f32":
+            yield replace(GENERAL[1], name=f"type {kind}", kv_type=kind)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A scenario with what came of it: a report, or the reason why the policy refuses it."""
+
+    scenario: Scenario
+    report: VerifyReport | None
+    refusal: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was wrong, a refusal not counted."""
+        return self.report is not None and not self.report.passed
+
+
+def outcomes(policy: str, backend: str = "numpy") -> Iterator[Outcome]:
+    """Verify ``policy`` in every scenario that suits it."""
+    for scenario in scenarios_of(policy):
+        try:
+            made = scenario.policy(policy)
+        except InputError as error:
+            yield Outcome(scenario, None, str(error))
+            continue
+        yield Outcome(scenario, scenario.run(made, backend))
