@@ -11,18 +11,45 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def policies() -> None:
-    """List policies and their options."""
+def policies(
+    check: str | None = typer.Option(
+        None, metavar="NAME", help="Serve random traffic through a policy, every cell watched."
+    ),
+    seed: int = typer.Option(0, min=0, help="Seed of that traffic."),
+) -> None:
+    """List policies and their options, or check one of your own (package.module:Class)."""
     import inspect
     from dataclasses import fields
 
     from sim.plugins import POLICIES
 
+    if check is not None:
+        _check(check, seed)
+        return
     for name in POLICIES.names():
         policy = POLICIES.load(name)
         typer.echo(f"{name:12} {(inspect.getdoc(policy) or '').partition(chr(10))[0]}")
         for option in fields(policy.Options):
-            typer.echo(f"{'':14}{name}.{option.name}={option.default}")
+            text = option.metadata.get("text", "")
+            typer.echo(f"{'':14}{name}.{option.name}={option.default}  {text}".rstrip())
+
+
+def _check(name: str, seed: int) -> None:
+    """Print what was done, or the first broken promise; exit status 1 for that."""
+    from sim.budget import Budget
+    from sim.checking import check_policy
+    from sim.errors import PolicyError
+    from sim.model_files import model_of
+    from sim.plugins import policy_of
+
+    for model in (model_of("llama-3.1-8b"), model_of("gemma-3-1b")):
+        budget = Budget(model, bytes=2048 * model.token_bytes(), max_seqs=8, max_model_len=512)
+        try:
+            steps = check_policy(lambda given: policy_of(name, given), budget, seed)
+        except (AssertionError, PolicyError) as error:
+            typer.echo(f"{name} on {model.name}, seed {seed}: {error}", err=True)
+            raise typer.Exit(1) from None
+        typer.echo(f"{name} on {model.name}, seed {seed}: {steps} steps, every promise kept")
 
 
 def models() -> None:

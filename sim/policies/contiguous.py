@@ -23,6 +23,7 @@ from sim.reads import exact_reads_of_run
 from sim.sequence import Sequence
 from sim.step import Cells, Copy
 from workloads.errors import InputError
+from workloads.plugins import option
 
 
 @dataclass(slots=True)
@@ -51,16 +52,17 @@ class Contiguous(Policy):
 
     @dataclass(frozen=True)
     class Options:
-        """How much is reserved, where it is put, and whether holes are closed.
+        """How much is reserved (see the module's text), where it is put, whether holes close."""
 
-        reserve: max, pow2, oracle or exact (see the module's text).
-        fit: first (lowest address), best (shortest run that serves) or buddy (powers of two).
-        compaction: move all sequences together when the free cells would do but no run does.
-        """
-
-        reserve: Literal["max", "pow2", "oracle", "exact"] = "pow2"
-        fit: Literal["first", "best", "buddy"] = "first"
-        compaction: bool = False
+        reserve: Literal["max", "pow2", "oracle", "exact"] = option(
+            "pow2", "cells reserved: max, pow2, oracle or exact"
+        )
+        fit: Literal["first", "best", "buddy"] = option(
+            "first", "lowest run that serves, shortest such, or powers of two"
+        )
+        compaction: bool = option(
+            False, "move all sequences together when free cells would do but no run does"
+        )
 
     options: Options
 
