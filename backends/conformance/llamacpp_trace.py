@@ -23,7 +23,6 @@ _REASONS = {
     "inconsistent sequence positions": Refusal.NOT_CONSECUTIVE,
     "positions are not continuous": Refusal.HOLE,
     "is coupled to": Refusal.DIVERGED,
-    "incompatible sequence sets": Refusal.INCOMPATIBLE,
     "positions are decreasing": Refusal.DECREASING,
     "sequential split is not supported": Refusal.COUPLED,
     "failed to find a memory slot": Refusal.NO_SLOT,

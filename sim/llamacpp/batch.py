@@ -21,7 +21,6 @@ class Refusal(Enum):
     NOT_CONSECUTIVE = "positions do not follow those in the cache"
     HOLE = "positions of a sequence are not continuous"
     DIVERGED = "sequences that share a token differ in the cache"
-    INCOMPATIBLE = "sequence sets of a sequence's tokens have nothing in common"
     DECREASING = "positions of a sequence decrease"
     COUPLED = "tokens of several sequences cannot be split sequence by sequence"
     NO_SLOT = "not enough cells"
@@ -92,15 +91,14 @@ def _diverged(batch: Batch, memory: Positions) -> bool:
 
 
 def _disordered(batch: Batch) -> Refusal | None:
-    """Sequence sets and positions in batch order: the first token that does not fit decides."""
-    common: dict[int, set[int]] = {}
+    """Positions in batch order: those of a sequence must not decrease, but may repeat.
+
+    The engine also wants the sequence sets of a sequence's tokens to have something in common. They
+    always do: the sequence itself.
+    """
     last: dict[int, int] = {}
     for seqs, first, n in batch.runs:
         for seq in seqs:
-            if batch.coupled:
-                common[seq] = common.get(seq, set(seqs)) & set(seqs)
-                if not common[seq]:
-                    return Refusal.INCOMPATIBLE
             if first < last.get(seq, -1):
                 return Refusal.DECREASING
             last[seq] = first + n - 1

@@ -219,6 +219,7 @@ class KVCache(Memory):
         lowest = cells.pos_min(seq)
         if lowest > highest:
             return
+        step.purges = True
         self.observer.on_purge(self, seq, lowest, highest)
         gone = cells.cells_of(seq, max(0, lowest), highest + 1)
         if gone.size:

@@ -30,12 +30,17 @@ class Slot:
 
 @dataclass(slots=True)
 class Step:
-    """One ubatch as placed, with what is needed to take it back."""
+    """One ubatch as placed, with what is needed to take it back.
+
+    heads: of all streams, before. taken: what the cells held. purged: (stream, what was purged).
+    purges: whether anything was, be it nothing but the engine's word.
+    """
 
     slot: Slot
     heads: list[int]
     taken: list[Snapshot]
     purged: list[tuple[int, Snapshot]] = field(default_factory=list)
+    purges: bool = False
 
 
 class Placement:
@@ -62,7 +67,7 @@ class Placement:
         After a purge the engine's own way is gone in full (everything back, then applied again),
         since ``n_kv`` of an earlier ubatch can depend on what a later one purged.
         """
-        if not self._cache.strict and any(step.purged for step in self._steps):
+        if not self._cache.strict and any(step.purges for step in self._steps):
             self.roll_back()
             for step in self._steps:
                 self._cache.apply(step.slot)
