@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
@@ -52,6 +53,8 @@ def _kvlab(
 
 def main() -> NoReturn:
     """Run the command line; one clear line and the right exit code for whatever goes wrong."""
+    # So that `mymodule:MyPolicy` is found beside the user; last, to shadow nothing of ours.
+    sys.path.append(os.getcwd())
     try:
         code = application()(standalone_mode=False)
         if code == INTERRUPTED:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from sim.budget import Budget
-from sim.errors import IntegrityError, UnsupportedOperation
+from sim.errors import IntegrityError
 from sim.policies.base import Policy
+from sim.samples import names_cells
 from sim.schedulers.vllm import VllmScheduler
 from sim.sequence import Sequence
 from sim.shadow import Shadow
@@ -39,7 +40,7 @@ class CheckedRun:
         self.steps = 0
         self.finished: list[Sequence] = []
         self._longest_run = longest_run
-        self._shadow = Shadow(policy) if _names_cells(policy) else None
+        self._shadow = Shadow(policy) if names_cells(policy) else None
         self._swapped: set[int] = set()
         self._swaps = options.preemption == "swap"
 
@@ -116,14 +117,6 @@ class CheckedRun:
         strangers = set(self.policy.holders()) - known
         if strangers:
             raise IntegrityError(f"{self.policy.name}: {strangers} do not run and hold cells")
-
-
-def _names_cells(policy: Policy) -> bool:
-    try:
-        policy.owners(0)
-    except UnsupportedOperation:
-        return False
-    return True
 
 
 def check_policy(make: Callable[[Budget], Policy], budget: Budget, seed: int) -> int:

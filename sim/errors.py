@@ -14,7 +14,11 @@ class UnsupportedOperation(PolicyError):
     """
 
     def __init__(self, policy: str, operation: str, reason: str) -> None:
-        super().__init__(f"policy {policy!r} cannot {operation}: {reason}")
+        super().__init__(policy, operation, reason)
+
+    def __str__(self) -> str:
+        policy, operation, reason = self.args
+        return f"policy {policy!r} cannot {operation}: {reason}"
 
 
 class IntegrityError(AssertionError):

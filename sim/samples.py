@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sim.clock import to_seconds, to_ticks
+from sim.errors import UnsupportedOperation
 from sim.policies.base import Policy, Usage
 
 MOST_ROWS = 512
@@ -24,7 +25,7 @@ class Samples:
 
     def __init__(self, policy: Policy, with_maps: bool) -> None:
         self._policy = policy
-        self._with_maps = with_maps
+        self._with_maps = with_maps and names_cells(policy)
         self._interval = FIRST_INTERVAL
         self.due = 0
         self.rows: list[dict[str, Any]] = []
@@ -63,3 +64,12 @@ class Samples:
                 addresses = (np.arange(rows) * part.capacity + part.capacity // 2) // rows
                 maps[f"owners_{cache}"] = self._policy.owners(cache)[addresses].astype(np.int32)
         return maps
+
+
+def names_cells(policy: Policy) -> bool:
+    """Whether the policy says which cells it uses; counting alone is enough for a policy."""
+    try:
+        policy.owners(0)
+    except UnsupportedOperation:
+        return False
+    return True
