@@ -7,7 +7,7 @@ Code of this package is written once against the array module ``xp``; what the t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,16 +18,22 @@ from workloads.registry import suggestion_for
 Array: TypeAlias = Any
 """An array of either module: NumPy's and CuPy's have no common type."""
 
+BACKENDS = ("numpy", "cupy", "emulated")
+
+Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
+"""Starts a kernel: blocks of the grid, threads of a block, arguments (arrays, NumPy scalars)."""
+
 
 class Backend:
     """NumPy: arrays on the host, wall-clock times.
 
-    name: as on the command line. xp: the array module. has_kernels: whether the CUDA kernels of
-    `backends.kernels` can run here.
+    name: as on the command line. xp: the array module. has_kernels: whether `kernel` offers the
+    CUDA kernels of `backends.kernels`. processors: multiprocessors of the device.
     """
 
     name = "numpy"
     has_kernels = False
+    processors = 1
 
     def __init__(self) -> None:
         self.xp: Any = np
@@ -57,23 +63,31 @@ class Backend:
         work()
         return time.perf_counter() - start
 
+    def kernel(self, file: str, name: str, defines: Mapping[str, object]) -> Launch:
+        """A kernel of a file of `backends.kernels`, compiled with these definitions."""
+        raise NotImplementedError(f"{self.name} runs no CUDA kernels")
+
     def device_name(self) -> str:
         """What the arrays live on, as its maker calls it."""
         return _cpu_name()
 
 
 def backend_of(name: str) -> Backend:
-    """The backend called ``numpy`` or ``cupy``.
+    """The backend called ``numpy``, ``cupy`` or ``emulated`` (CUDA kernels on the CPU).
 
-    Raises `InputError` for another name, and where CuPy or a GPU is missing.
+    Raises `InputError` for another name, and where CuPy, a GPU or a compiler is missing.
     """
     if name == "numpy":
         return Backend()
+    if name == "emulated":
+        from backends.emulation.backend import EmulatedBackend
+
+        return EmulatedBackend()
     if name == "cupy":
         from backends.cupy_backend import CupyBackend
 
         return CupyBackend()
-    raise InputError(f"unknown backend {name!r}; {suggestion_for(name, ('numpy', 'cupy'))}")
+    raise InputError(f"unknown backend {name!r}; {suggestion_for(name, BACKENDS)}")
 
 
 def _cpu_name() -> str:

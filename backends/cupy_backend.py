@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib import import_module
 from typing import Any
 
-from backends.arrays import Array, Backend
+from backends.arrays import Array, Backend, Launch
+from backends.kernels import FOLDER, source_of
 from workloads.errors import InputError
 
 
@@ -19,6 +21,7 @@ class CupyBackend(Backend):
     def __init__(self) -> None:
         self.xp = cupy_or_refusal()
         self._stream = self.xp.cuda.get_current_stream()
+        self.processors = int(self._properties["multiProcessorCount"])
 
     def on_host(self, array: Array) -> Any:
         """A copy of ``array`` on the host; waits for it."""
@@ -47,8 +50,22 @@ class CupyBackend(Backend):
 
     def device_name(self) -> str:
         """The GPU's name as the driver tells it."""
-        properties = self.xp.cuda.runtime.getDeviceProperties(self.xp.cuda.Device().id)
-        return str(properties["name"].decode())
+        return str(self._properties["name"].decode())
+
+    def kernel(self, file: str, name: str, defines: Mapping[str, object]) -> Launch:
+        """Compiled by NVRTC at its first use, and kept."""
+        launch: Launch = _module(self.xp, file, tuple(defines.items())).get_function(name)
+        return launch
+
+    @property
+    def _properties(self) -> Any:
+        return self.xp.cuda.runtime.getDeviceProperties(self.xp.cuda.Device().id)
+
+
+@cache
+def _module(cupy: Any, file: str, defines: tuple[tuple[str, object], ...]) -> Any:
+    options = ["-std=c++17", f"-I{FOLDER}", *(f"-D{name}={value}" for name, value in defines)]
+    return cupy.RawModule(code=source_of(file), options=tuple(options))
 
 
 def cupy_or_refusal() -> Any:

@@ -39,12 +39,15 @@ class Held:
 class Reading:
     """One attention call: which queries (rows of the batch), the cells read, what counts.
 
-    index: a slice of the store or an array of cells. mask: (queries, cells).
+    index: a slice of the store or an array of cells. mask: (queries, cells). table: the blocks
+    of ``block_size`` cells that ``index`` spells out, where there are any.
     """
 
     queries: slice
     index: Any
     mask: NDArray[np.bool_]
+    table: NDArray[np.int64] | None = None
+    block_size: int = 1
 
 
 Layout: TypeAlias = Callable[[GroupShape, SequenceOf[Held]], list[Reading]]
@@ -105,7 +108,7 @@ def tables_of(block_size: int) -> Layout:
             positions = np.arange(first * block_size, first * block_size + len(index))
             positions[positions > held.queries.max()] = -1
             mask = visible(np, shape, held.queries, positions)
-            readings.append(Reading(rows, index, mask))
+            readings.append(Reading(rows, index, mask, blocks, block_size))
         return readings
 
     return tables

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from backends.arrays import Backend
 from backends.attention import attend
+from backends.kernel_store import store_of
 from backends.layouts import Held, Layout
 from backends.shape import GroupShape, shape_of
 from backends.store import KVStore
@@ -92,7 +93,7 @@ class Executor:
     def _store(self, cache: int, shape: GroupShape) -> KVStore:
         budget = self.policy.budget
         cells = 0 if self.is_scratch else len(self.policy.owners(cache))
-        return KVStore(self.backend, cells, shape.row, budget.kv_type_k, budget.kv_type_v)
+        return store_of(self.backend, cells, shape.row, budget.kv_type_k, budget.kv_type_v)
 
     def _shares_cells(self, cache: int) -> bool:
         """Whether a cell of the cache serves one of its groups at a time, not all of them."""

@@ -1,0 +1,101 @@
+"""Launches the decode-attention kernel: one query a sequence, any layout, any length."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backends.arrays import Array
+from backends.kernels import TYPES
+from backends.store import KVStore
+from workloads.errors import InputError
+
+LOG2_E = math.log2(math.e)
+MOST_HEADS = 4
+"""Query heads of a block; more would not fit into the registers."""
+BLOCKS_PER_PROCESSOR = 8
+"""Two rounds of the four blocks that a multiprocessor holds at once."""
+SHORTEST_SPLIT = 256
+"""Items below which a split costs more than it brings."""
+
+
+@dataclass(frozen=True)
+class DecodeBatch:
+    """Where the sequences of a batch find their cells; see ``kernels/decode.cu``.
+
+    layout: RANGE, TABLE or RING. where: int32 (batch, n): the first cell of a range or ring, or
+    block tables. first, end: int32 (batch,), the items that each reads. longest: the most items of
+    one. mask: uint8 (batch, items) or None. block: cells of a block. ring: cells of a ring.
+    """
+
+    layout: str
+    where: Array
+    first: Array
+    end: Array
+    longest: int
+    mask: Array | None = None
+    block: int = 1
+    ring: int = 1
+
+
+def decode(
+    store: KVStore,
+    layer: int,
+    q: Array,
+    batch: DecodeBatch,
+    scale: float,
+    sinks: Array | None = None,
+) -> Array:
+    """Attention of ``q`` (batch, heads, element; f32 on the device); the same shape.
+
+    Raises `InputError` for a store that the kernel cannot read: V transposed or of another head
+    size than K, heads that do not divide a warp evenly.
+    """
+    dim, heads = store.row.k_dim, q.shape[1]
+    if store.v_transposed or store.row.v_dim != dim or dim not in (32, 64, 128, 256):
+        raise InputError(
+            "decode kernel: expected K and V alike, not transposed, with heads of 32, 64, 128 or"
+            f" 256 elements, not {store.row}"
+        )
+    backend = store.backend
+    xp = backend.xp
+    per_block = math.gcd(heads // store.row.kv_heads, MOST_HEADS)
+    groups = heads // per_block
+    splits, chunk = splits_of(batch.longest, len(q) * groups, backend.processors)
+    defines = {
+        "K_TYPE": TYPES[store.format_k.name],
+        "V_TYPE": TYPES[store.format_v.name],
+        "HEAD_DIM": dim,
+        "HEADS": per_block,
+        "LAYOUT": batch.layout,
+        "BLOCK": batch.block,
+    }
+    part = xp.empty((len(q), heads, splits, dim), np.float32)
+    sums = xp.empty((len(q), heads, splits, 2), np.float32)
+    out = xp.empty((len(q), heads, dim), np.float32)
+    nothing = np.uintp(0)
+    args: tuple[Any, ...] = (
+        *(xp.ascontiguousarray(q, np.float32), store.k[layer], store.v[layer]),
+        *(batch.where, batch.first, batch.end),
+        nothing if batch.mask is None else batch.mask,
+        np.int32(batch.where.shape[1]),
+        np.int32(0 if batch.mask is None else batch.mask.shape[1]),
+        *(np.int32(batch.ring), np.int32(store.row.kv_heads), np.int32(chunk)),
+        *(np.float32(scale * LOG2_E), part, sums),
+    )
+    backend.kernel("decode.cu", "decode", defines)((splits, groups, len(q)), (128,), args)
+    score = nothing if sinks is None else xp.asarray(sinks * LOG2_E, np.float32)
+    combine = backend.kernel("decode.cu", "combine", defines)
+    combine((heads, len(q)), (dim,), (part, sums, score, out, np.int32(splits)))
+    return out
+
+
+def splits_of(longest: int, blocks: int, processors: int) -> tuple[int, int]:
+    """(splits, items of each) that give every multiprocessor enough blocks, where lengths allow."""
+    wanted = -(-BLOCKS_PER_PROCESSOR * processors // blocks)
+    splits = max(1, min(wanted, longest // SHORTEST_SPLIT))
+    chunk = max(1, -(-longest // splits))
+    return max(1, -(-longest // chunk)), chunk

@@ -1,0 +1,204 @@
+"""The CUDA kernels, run on the CPU, do what the array code does: to the bit where rows are kept."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from backends.arrays import Backend, backend_of
+from backends.attention import attention
+from backends.decode import DecodeBatch, decode, splits_of
+from backends.formats import FORMATS
+from backends.kernel_store import KernelStore
+from backends.shape import RowShape
+from backends.store import KVStore
+from backends.verification.scenarios import GENERAL, scenarios_of
+from workloads.errors import InputError
+
+CELLS = 64
+ROW = RowShape(2, 64, 64)
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    try:
+        return backend_of("emulated")
+    except InputError as missing:
+        pytest.skip(str(missing))
+
+
+def pair(emulated, kind: str, row: RowShape = ROW, cells: int = CELLS, layers: int = 2):
+    """A plain store and one of kernels, with the same rows in all cells."""
+    rng = np.random.default_rng(5)
+    stores = (
+        KVStore(Backend(), cells, row, kind, kind, layers=layers),
+        KernelStore(emulated, cells, row, kind, kind, layers=layers),
+    )
+    for layer in range(layers):
+        k = rng.normal(size=(cells, row.kv_heads, row.k_dim)).astype(np.float32)
+        v = rng.normal(size=(cells, row.kv_heads, row.v_dim)).astype(np.float32)
+        k[3] *= 1e3
+        k[4] = v[5] = 0
+        where = rng.permutation(cells)
+        for store in stores:
+            store.write(layer, where, k, v)
+    return stores
+
+
+def assert_same(one: KVStore, other: KVStore) -> None:
+    assert one.k.tobytes() == other.k.tobytes()
+    assert one.v.tobytes() == other.v.tobytes()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_rows_are_written_and_read_to_the_bit(emulated, kind):
+    plain, kernels = pair(emulated, kind)
+    assert_same(plain, kernels)
+    cells = np.array([7, 0, 63, 7])
+    for mine, theirs in zip(kernels.read(1, cells), plain.read(1, cells), strict=True):
+        assert mine.dtype == theirs.dtype and (mine == theirs).all()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_keys_are_turned_to_the_bit(emulated, kind):
+    plain, kernels = pair(emulated, kind)
+    cells, deltas = np.array([9, 2, 40, 41]), np.array([-5, 3, -300, 1])
+    before = plain.k.copy()
+    for store in (plain, kernels):
+        store.shift(cells, deltas)
+    assert_same(plain, kernels)
+    assert (plain.k != before).any(axis=tuple(range(2, before.ndim)))[:, cells].all()
+
+
+@pytest.mark.parametrize("kind", ["f32", "bf16", "fp8", "q8_0", "q4_0"])
+@pytest.mark.parametrize(
+    ("src", "dst"),
+    [
+        (np.arange(10, 30), np.arange(40, 60)),
+        (np.arange(10, 50), np.arange(7, 47)),
+        (np.arange(10, 50), np.arange(13, 53)),
+        (np.array([1, 2, 3, 9, 8, 20]), np.array([30, 31, 32, 50, 51, 9])),
+        (np.array([], dtype=np.int64), np.array([], dtype=np.int64)),
+    ],
+    ids=["apart", "down", "up", "scattered", "nothing"],
+)
+def test_runs_are_copied(emulated, kind, src, dst):
+    plain, kernels = pair(emulated, kind, RowShape(1, 32, 32))
+    for store in (plain, kernels):
+        store.copy(src, dst)
+    assert_same(plain, kernels)
+
+
+def reference(store: KVStore, q, cells, counts, scale, sinks=None):
+    out = []
+    for query, own, mask in zip(q, cells, counts, strict=True):
+        k, v = (part.astype(np.float64) for part in store.read(0, own))
+        wide = None if sinks is None else sinks.astype(np.float64)
+        asked = query[None].astype(np.float64)
+        out.append(attention(np, asked, k, v, mask[None].astype(bool), scale, wide)[0])
+    return np.stack(out)
+
+
+def queries(batch: int, heads: int, dim: int):
+    return np.random.default_rng(8).normal(size=(batch, heads, dim)).astype(np.float32)
+
+
+def int32(values):
+    return np.asarray(values, dtype=np.int32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dim", "heads"),
+    [
+        *((kind, 64, 4) for kind in FORMATS),
+        *(("bf16", dim, heads) for dim, heads in itertools.product((32, 128, 256), (2, 16))),
+    ],
+)
+def test_decode_through_block_tables(emulated, kind, dim, heads):
+    plain, kernels = pair(emulated, kind, RowShape(2, dim, dim), cells=256, layers=1)
+    rng = np.random.default_rng(9)
+    lengths = int32([1, 130, 97])
+    table = int32(np.stack([rng.permutation(16) for _ in lengths]))
+    batch = DecodeBatch("TABLE", table, int32([0, 0, 30]), lengths, 130, block=16)
+    q = queries(3, heads, dim)
+    cells = [
+        table[b, np.arange(start, n) // 16] * 16 + np.arange(start, n) % 16
+        for b, (start, n) in enumerate(zip(batch.first, lengths, strict=True))
+    ]
+    counts = [np.ones(len(own)) for own in cells]
+    got = decode(kernels, 0, q, batch, dim**-0.5)
+    expected = reference(plain, q, cells, counts, dim**-0.5)
+    assert np.abs(got - expected).max() < 5e-6 * max(1, np.abs(expected).max())
+
+
+def test_decode_over_a_shared_range_reads_what_is_masked(emulated, monkeypatch):
+    """Everything in the range is read, and only what the mask names counts."""
+    plain, kernels = pair(emulated, "f16", cells=320, layers=1)
+    monkeypatch.setattr(emulated, "processors", 40)
+    mask = np.random.default_rng(3).integers(0, 2, (3, 300)).astype(np.uint8)
+    mask[2] = 0
+    batch = DecodeBatch(
+        "RANGE", int32([[4], [20], [4]]), int32([0, 0, 0]), int32([300, 256, 300]), 300, mask
+    )
+    q, sinks = queries(3, 4, 64), np.array([0.5, -1, 2, 0], np.float32)
+    cells = [np.arange(4, 304), np.arange(20, 276), np.arange(4, 304)]
+    counts = [mask[0], mask[1][:256], mask[2]]
+    for sink in (None, sinks):
+        got = decode(kernels, 0, q, batch, 0.125, sink)
+        expected = reference(plain, q, cells, counts, 0.125, sink)
+        assert np.abs(got - expected).max() < 5e-6
+        assert (got[2] == 0).all()
+
+
+def test_decode_over_a_ring(emulated):
+    plain, kernels = pair(emulated, "f16", cells=100, layers=1)
+    first, end = int32([40, 0]), int32([75, 5])
+    batch = DecodeBatch("RING", int32([[10], [60]]), first, end, 35, ring=40)
+    cells = [10 + np.arange(40, 75) % 40, 60 + np.arange(5)]
+    q = queries(2, 4, 64)
+    got = decode(kernels, 0, q, batch, 0.125)
+    expected = reference(plain, q, cells, [np.ones(35), np.ones(5)], 0.125)
+    assert np.abs(got - expected).max() < 5e-6
+
+
+@pytest.mark.parametrize("longest", [1, 255, 256, 1000, 8192, 131072])
+@pytest.mark.parametrize("blocks", [1, 64, 4096])
+def test_splits_cover_the_longest_sequence(longest, blocks):
+    splits, chunk = splits_of(longest, blocks, 132)
+    assert (splits - 1) * chunk < longest <= splits * chunk
+
+
+def test_length_splits_do_not_change_the_output(emulated, monkeypatch):
+    _, kernels = pair(emulated, "f32", cells=1100, layers=1)
+    batch = DecodeBatch("RANGE", int32([[0]]), int32([0]), int32([1100]), 1100)
+    q = queries(1, 2, 64)
+    split = decode(kernels, 0, q, batch, 0.125)
+    monkeypatch.setattr(emulated, "processors", 0)
+    alone = decode(kernels, 0, q, batch, 0.125)
+    assert 0 < np.abs(alone - split).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    [("paged", "shared prefixes, tight"), ("ring", "context shift"), ("contiguous", "growing")],
+)
+def test_a_policy_is_verified_through_the_kernels(emulated, policy, name):
+    scenario = next(each for each in scenarios_of(policy) if each.name == name)
+    report = scenario.run(scenario.policy(policy), "emulated")
+    assert report.failures == [] and report.passed
+
+
+def test_a_kernel_that_forgets_the_last_row_is_noticed(emulated, monkeypatch):
+    sound = type(emulated).kernel
+
+    def broken(self, file, name, defines):
+        launch = sound(self, file, name, defines)
+        if name != "decode":
+            return launch
+        return lambda grid, block, args: launch(grid, block, (*args[:5], args[5] - 1, *args[6:]))
+
+    monkeypatch.setattr(type(emulated), "kernel", broken)
+    report = GENERAL[0].run(GENERAL[0].policy("paged"), "emulated")
+    assert report.failures
