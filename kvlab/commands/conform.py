@@ -13,7 +13,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def conform(
-    recordings: list[Path] = typer.Argument(..., help="Files or folders of recordings (.jsonl, .gz)."),
+    recordings: list[Path] = typer.Argument(..., help="Recordings (.jsonl, .jsonl.gz) or folders."),
 ) -> None:
     """Replay recordings of llama.cpp or vLLM; exit status 1 where kvlab decides otherwise."""
     from backends.conformance.check import check

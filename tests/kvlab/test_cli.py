@@ -90,9 +90,8 @@ def test_damaged_traces_are_named_by_line(tmp_path, lines, expected):
 
 def test_a_request_longer_than_the_cache_is_failed_and_counted(tmp_path):
     spec = trace(tmp_path, GOOD, "2023-11-16 18:15:50.9951690,9000,109")
-    done = kvlab(
-        "compare", "--workload", spec, "--policies", "contiguous,ring", "--kv-tokens", "4096", "--json"
-    )
+    options = ["--policies", "contiguous,ring", "--kv-tokens", "4096", "--json"]
+    done = kvlab("compare", "--workload", spec, *options)
     assert done.returncode == 0, done.stderr
     for summary in json.loads(done.stdout).values():
         assert (summary["requests_completed"], summary["requests_failed"]) == (1, 1)
@@ -105,7 +104,8 @@ def test_json_has_the_promised_names():
         "requests_completed requests_failed makespan_s output_tokens_per_s total_tokens_per_s "
         "goodput_rps kv_utilization_mean kv_utilization_peak internal_fragmentation_mean "
         "external_fragmentation_mean reserved_mean preemptions recomputed_tokens swapped_bytes "
-        "cow_bytes defrag_bytes prefix_hit_tokens prefix_hit_rate alloc_failures steps cpu_s".split()
+        "cow_bytes defrag_bytes prefix_hit_tokens prefix_hit_rate alloc_failures steps "
+        "cpu_s".split()
     )
     for summary in json.loads(done.stdout).values():
         assert names <= summary.keys()
@@ -128,11 +128,12 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path):
 
 def test_a_study_file_is_checked_and_overridden(tmp_path):
     study = tmp_path / "study.toml"
-    study.write_text('policies = ["contiguous"]\nkv_tokens = 4096\nrequests = 5\nworklod = "chat"\n')
+    lines = 'policies = ["contiguous"]\nkv_tokens = 4096\nrequests = 5\n'
+    study.write_text(lines + 'worklod = "chat"\n')
     done = kvlab("compare", str(study))
     assert done.returncode == 2
     assert "unknown field 'worklod'; did you mean 'workload'?" in done.stderr
-    study.write_text('policies = ["contiguous"]\nkv_tokens = 4096\nrequests = 5\n')
+    study.write_text(lines)
     done = kvlab("compare", str(study), "--requests", "7", "--json")
     assert json.loads(done.stdout)["contiguous"]["requests_completed"] == 7
 
@@ -147,7 +148,7 @@ def test_an_unwritable_output_is_refused_before_anything_runs(tmp_path):
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path):
     process = subprocess.Popen(
-        [*KVLAB, "compare", "--requests", "1000000", "--rate", "50", "--out", str(tmp_path / "out")],
+        [*KVLAB, *"compare --requests 1000000 --rate 50 --out".split(), str(tmp_path / "out")],
         stderr=subprocess.PIPE,
         text=True,
     )
