@@ -131,6 +131,7 @@ def summary_of(
         "output_tokens_per_s": totals["output_tokens"] / seconds,
         "total_tokens_per_s": (totals["output_tokens"] + _prompts(columns, done)) / seconds,
         "goodput_rps": _good(columns, done, objectives) / seconds,
+        "running_mean": recorder.running_ticks / TICKS_PER_SECOND / seconds,
         **{name: spread_of(columns[name]) for name in ("queue_s", "ttft_s", "tpot_s", "e2e_s")},
         "itl_s": _weighted_spread(values, counts),
         "itl_cdf": _cdf(values, counts),

@@ -74,6 +74,7 @@ class Recorder:
         )
         self.occupancy: list[dict[str, int]] = []
         self.peak_live = 0
+        self.running_ticks = 0
         self.columns: dict[str, array[Any]] = {name: array("d") for name in FLOATS} | {
             name: array("q") for name in INTEGERS
         }
@@ -95,6 +96,7 @@ class Recorder:
         went_on = self._emissions(index, to_seconds(end), step)
         self.ends.append(to_seconds(end))
         self.streaming_on.append(went_on)
+        self.running_ticks += len(step.runs) * (end - start)
         self._count(step, placement)
 
     def _emissions(self, index: int, now: float, step: Step) -> int:
@@ -160,6 +162,7 @@ class Recorder:
         self.streaming_on.extend(sequences, n)
         self.occupied(plan.usage, np.diff(ends, prepend=start))
         computed = n * sequences if plan.tokens is None else int(np.sum(_first(plan.tokens, n)))
+        self.running_ticks += sequences * (int(ends[-1]) - start)
         self.counts["steps"] += n
         self.counts["alloc_failures"] += refusals
         self.counts["output_tokens"] += n * sequences

@@ -45,9 +45,9 @@ class Shadow:
         return dict(zip(positions.tolist(), cells.tolist(), strict=True))
 
     def check(self, seq: Sequence, computed: int) -> None:
-        """Every token that the next one of ``seq`` attends to is in the cell that is said to hold it.
+        """Raise `IntegrityError` unless each token that the next of ``seq`` attends to is there.
 
-        Raises `IntegrityError` naming the first that is not.
+        There: in the cell that the policy says holds it.
         """
         for index, group in enumerate(self._policy.groups):
             places = self._places(seq, index)
