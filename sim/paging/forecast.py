@@ -151,23 +151,29 @@ class Forecast:
         )
 
     def _shared_firsts(self) -> list[tuple[int, Group, list[Ints]]]:
-        """Shared blocks that are the first of some tables, and the dead tokens that those see."""
+        """Shared blocks that come to be the first of tables, and the dead tokens that those see."""
         sharers = self._manager.pool.sharers
         firsts: dict[int, tuple[Group, list[Ints]]] = {}
         if not sharers:
             return []
-        step = np.arange(self.steps, dtype=np.int64)
         for index, group in enumerate(self._groups):
             if not group.frees or group.spec.kind == "recurrent":
                 continue
             for length, holding in zip(self.lengths.tolist(), self._holdings, strict=True):
-                entry = group.skipped(length) // group.size
-                block = holding.tables[index].blocks[entry]
-                if block in sharers:
-                    if group.spec.kind == "chunked":
-                        skipped = np.full(self.steps, group.skipped(length))
-                    else:
-                        skipped = np.maximum(length + step - group.window + 1, 0)
-                    dead = skipped - entry * group.size
-                    firsts.setdefault(block, (group, []))[1].append(dead)
+                first = group.skipped(length) // group.size
+                last = group.skipped(length + self.steps - 1) // group.size
+                blocks = holding.tables[index].blocks
+                for entry in range(first, min(last + 1, len(blocks))):
+                    if blocks[entry] in sharers:
+                        dead = self._dead_in(group, length, entry)
+                        firsts.setdefault(blocks[entry], (group, []))[1].append(dead)
         return [(block, group, dead) for block, (group, dead) in firsts.items()]
+
+    def _dead_in(self, group: Group, length: int, entry: int) -> Ints:
+        """Tokens of a table's entry that are before the window, during every step."""
+        step = np.arange(self.steps, dtype=np.int64)
+        if group.spec.kind == "chunked":
+            skipped = np.full(self.steps, group.skipped(length))
+        else:
+            skipped = length + step - group.window + 1
+        return np.maximum(skipped - entry * group.size, 0)

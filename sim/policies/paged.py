@@ -11,7 +11,7 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from functools import partial
 from math import lcm
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,14 @@ from sim.policies.paged_ops import PagedOperations
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Placement, Step
 from workloads.errors import InputError
+
+
+class _Refusal(NamedTuple):
+    """Who was refused last, how many free blocks it takes, and whether for all of its tokens."""
+
+    seq: Sequence | None
+    need: int
+    whole: bool
 
 
 class Paged(PagedOperations, Policy):
@@ -91,8 +99,7 @@ class Paged(PagedOperations, Policy):
         }
         self._seqs: dict[int, Sequence] = {}
         self._found: tuple[Sequence | None, Hit] = (None, MISS)
-        self._turned_away: tuple[Sequence | None, int] = (None, 0)
-        """Who was refused last, and how many free blocks that would have taken."""
+        self._refusal = _Refusal(None, 0, False)
         self._wanted: int | None = None
         self._totals = Totals(self.manager)
         self._chunks = tuple(g.window for g in self.groups if g.kind == "chunked")
@@ -151,8 +158,10 @@ class Paged(PagedOperations, Policy):
         if not self.options.reserve_full_isl:
             return True
         need = self.manager.need(seq.id, hit, seq.tokens, self._hit_of(seq, hit))
-        self._turned_away = (seq, need)
-        return need <= self.manager.pool.free
+        if need <= self.manager.pool.free:
+            return True
+        self._refusal = _Refusal(seq, need, True)
+        return False
 
     def due_residues(self, seq: Sequence) -> Collection[int]:
         """Where a block is begun, where one falls out of a window, where a public one is full."""
@@ -171,18 +180,18 @@ class Paged(PagedOperations, Policy):
     def stays_refused(self, seq: Sequence) -> bool:
         """Whether more free blocks are needed than there are, and the need cannot shrink.
 
-        It shrinks when more of the sequence's prefix gets into the cache; and with windows even
-        when less of it is left there.
+        It shrinks when more of the sequence's prefix gets into the cache. When less of it is left
+        there, it shrinks with windows, and where it is room for a first chunk that is needed.
         """
-        refused, need = self._turned_away
-        if refused is not seq or need > self.manager.pool.size:
+        refusal = self._refusal
+        if refusal.seq is not seq or refusal.need > self.manager.pool.size:
             return False
-        self._wanted = need
+        self._wanted = refusal.need
         if seq.status is Status.SWAPPED or not self.manager.caching or not seq.reads_cache:
             return True
         if not self.manager.public_length(seq.id, seq.path):
             return True
-        if self.manager.frees:
+        if self.manager.frees or not refusal.whole:
             return False
         branches = {branch for branch, _ in seq.path}
         return not any(_extends(other, branches) for other in self._seqs.values())
@@ -194,7 +203,8 @@ class Paged(PagedOperations, Policy):
         computed, known = seq.computed + hit, seq.id in self._seqs
         found = self._hit_of(seq, hit)
         if not self.manager.allocate(seq.id, seq.path, computed, n, seq.tokens, found):
-            self._turned_away = (seq, self.manager.need(seq.id, computed, computed + n, found))
+            need = self.manager.need(seq.id, computed, computed + n, found)
+            self._refusal = _Refusal(seq, need, not hit)
             return False
         self._seqs[seq.id] = seq
         self._totals.visited(seq, computed if known else 0)
@@ -262,10 +272,11 @@ class Paged(PagedOperations, Policy):
     def swap_in(self, seq: Sequence) -> int | None:
         """Blocks for what is still needed; one token more must find room too."""
         if not self.manager.restore(seq.id, seq.path, seq.computed):
-            self._turned_away = (seq, self.manager.need_to_restore(seq.computed))
+            need = self.manager.need_to_restore(seq.computed)
+            self._refusal = _Refusal(seq, need, True)
             return None
         self._seqs[seq.id] = seq
-        self._totals.visited(seq, 0)
+        self._totals.came(seq)
         return self.held_bytes(seq)
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> PagedRun | None:
@@ -294,6 +305,7 @@ class Paged(PagedOperations, Policy):
         self._totals.promise(seq)
 
     def _stepped(self, seqs: int, steps: int) -> None:
+        self.manager.step_ends()
         self._totals.tokens += seqs * steps
 
     # Questions.

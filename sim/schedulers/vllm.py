@@ -268,14 +268,18 @@ class VllmScheduler(Scheduler):
         while budget > 0 and len(waiting) and len(self._running) < self.options.max_seqs:
             seq = waiting.first()
             swapped = seq.status is Status.SWAPPED
-            n = self._swap_in(seq, step, budget) if swapped else self._place(seq, step, budget)
-            if n == 0:
+            n = 0 if swapped else self._place(seq, step, budget)
+            if not (self._swap_in(seq, step) if swapped else n):
                 break
             waiting.pop()
             (step.resumed if seq.preemptions else step.admitted).append(seq)
             self._run(seq)
-            chunks[seq.id] = (seq, n)
-            budget -= n
+            if swapped:
+                n = self._wanted(seq, budget)
+                n = n if n and self.policy.allocate(seq, n) else 0
+            if n:
+                chunks[seq.id] = (seq, n)
+                budget -= n
 
     def _place(self, seq: Sequence, step: Step, budget: int) -> int:
         """Give a waiting sequence room for its first tokens; how many, 0 if it has to wait on."""
@@ -295,17 +299,14 @@ class VllmScheduler(Scheduler):
             seq.hit = hit
         return n
 
-    def _swap_in(self, seq: Sequence, step: Step, budget: int) -> int:
-        """Bring a sequence back from the host, with room for its next tokens."""
+    def _swap_in(self, seq: Sequence, step: Step) -> bool:
+        """Bring a sequence back from the host; it runs on in this step if there is room."""
         size = self.policy.swap_in(seq)
         if size is None:
-            return self._turn_away(seq, step, SWAP)
-        n = self._wanted(seq, budget)
-        if n == 0 or not self.policy.allocate(seq, n):
-            self.policy.release(seq)
-            return self._turn_away(seq, step, SWAP)
+            self._turn_away(seq, step, SWAP)
+            return False
         step.swapped_in += size
-        return n
+        return True
 
     def _turn_away(self, seq: Sequence, step: Step, reason: str) -> int:
         step.refused.append((seq, reason))
