@@ -33,7 +33,8 @@ class CheckedRun:
         scheduler_options: dict[str, Any] | None = None,
         longest_run: Callable[[], int] = lambda: 1,
     ) -> None:
-        limits = {"max_seqs": policy.budget.max_seqs}
+        budget = policy.budget
+        limits = {"max_seqs": budget.max_seqs, "max_model_len": budget.max_model_len}
         options = VllmScheduler.Options(**limits | (scheduler_options or {}))
         self.policy = policy
         self.scheduler = VllmScheduler(policy, options)
@@ -50,7 +51,8 @@ class CheckedRun:
         Raises `IntegrityError` at the first broken promise, or when the run does not end.
         """
         coming = [Sequence(number, request) for number, request in enumerate(requests)]
-        coming = [seq for seq in coming if self.policy.can_ever_hold(seq)]
+        longest = self.policy.budget.max_model_len
+        coming = [c for c in coming if c.limit <= longest and self.policy.can_ever_hold(c)]
         while coming or self.scheduler.has_work:
             while coming and (coming[0].arrival <= self.steps or not self.scheduler.has_work):
                 self.scheduler.add(coming.pop(0))
@@ -72,12 +74,13 @@ class CheckedRun:
         seqs = list(self.scheduler.batch)
         starts = [seq.computed for seq in seqs]
         plan.apply(steps)
+        self.scheduler.schedule_run(steps)
         for seq, start in zip(seqs, starts, strict=True):
             if self._shadow is not None:
                 self._shadow.write(seq, start, steps)
         self.steps += steps
         self._check([(seq, start + steps) for seq, start in zip(seqs, starts, strict=True)])
-        self._leave(self.scheduler.advance(steps))
+        self._leave(self.scheduler.update_run(steps))
 
     def _single(self) -> None:
         step = self.scheduler.schedule()

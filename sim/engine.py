@@ -186,12 +186,13 @@ class Engine:
         now = to_ticks(self._env.now)
         steps = len(ends)
         plan.apply(steps)
+        self.scheduler.schedule_run(steps)
         yield _StepEnd(self._env, to_seconds(int(ends[-1]) - now))
         refusals = self.scheduler.refusals_per_step * steps
         self.recorder.run(now, ends, len(self.scheduler.batch), plan, refusals)
         self._last_step = max(1, (int(ends[-1]) - now) // steps)
         self._sample()
-        self._finish(self.scheduler.advance(steps))
+        self._finish(self.scheduler.update_run(steps))
 
     def _sample(self) -> None:
         """Let the recorder look at the caches before finished sequences leave them."""

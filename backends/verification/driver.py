@@ -120,7 +120,8 @@ class Driver:
             return 0
         runs = [Run(seq, seq.computed, plan.steps) for seq in batch]
         plan.apply(plan.steps)
-        self._scheduler.advance(plan.steps)
+        self._scheduler.schedule_run(plan.steps)
+        self._scheduler.update_run(plan.steps)
         self._follower.follow(Placement(runs, ()), singly=False)
         return plan.steps
 

@@ -9,7 +9,8 @@ them at once::
 
     n = scheduler.steady_steps()            # or: so many steps differ in nothing but counters
     plan = policy.plan_run(scheduler.batch, n)
-    plan.apply(k); finished = scheduler.advance(k)       # with k <= plan.steps
+    plan.apply(k); scheduler.schedule_run(k)             # with k <= plan.steps
+    finished = scheduler.update_run(k)                   # their tokens are known
 """
 
 from __future__ import annotations
@@ -87,5 +88,9 @@ class Scheduler(ABC):
         """
 
     @abstractmethod
-    def advance(self, steps: int) -> list[Sequence]:
-        """Take ``steps`` steady steps at once; released finished sequences, in order."""
+    def schedule_run(self, steps: int) -> None:
+        """Decide on ``steps`` steady steps at once, as `schedule` does on one."""
+
+    @abstractmethod
+    def update_run(self, steps: int) -> list[Sequence]:
+        """They are over: sample, and release finished sequences, which are returned in order."""

@@ -97,6 +97,11 @@ class VllmScheduler(Scheduler):
         """Whether any sequence waits or runs."""
         return bool(self._running) or len(self._waiting) > 0
 
+    @property
+    def _has_slot(self) -> bool:
+        """Whether one more sequence may run."""
+        return len(self._running) < self.options.max_seqs
+
     # Coming and going.
 
     def add(self, seq: Sequence) -> None:
@@ -115,7 +120,7 @@ class VllmScheduler(Scheduler):
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """Let ``child`` run on from where ``parent`` is, sharing what it holds."""
-        if len(self._running) >= self.options.max_seqs or not self.policy.fork(parent, child):
+        if not self._has_slot or not self.policy.fork(parent, child):
             return False
         child.tokens, child.computed = parent.tokens, parent.computed
         self._run(child)
@@ -265,7 +270,7 @@ class VllmScheduler(Scheduler):
     def _admit(self, step: Step, chunks: Chunks, budget: int) -> None:
         """Admit waiting sequences in order, up to the first that cannot be."""
         waiting = self._waiting
-        while budget > 0 and len(waiting) and len(self._running) < self.options.max_seqs:
+        while budget > 0 and len(waiting) and self._has_slot:
             seq = waiting.first()
             swapped = seq.status is Status.SWAPPED
             n = 0 if swapped else self._place(seq, step, budget)
@@ -371,18 +376,20 @@ class VllmScheduler(Scheduler):
         return batch.steps_to_end() if self._nobody_comes() else 0
 
     def _nobody_comes(self) -> bool:
-        if not len(self._waiting) or len(self._running) >= self.options.max_seqs:
+        if not len(self._waiting) or not self._has_slot:
             return True
         if self._batch.size == self.options.max_batched_tokens:
             return True
         first = self._waiting.first()
         return first is self._turned_away and self.policy.stays_refused(first)
 
-    def advance(self, steps: int) -> list[Sequence]:
-        """Take steady steps at once, and release what is finished after the last."""
-        clock = self._batch.clock
-        clock.scheduled += steps
-        clock.sampled += steps
+    def schedule_run(self, steps: int) -> None:
+        """Take steady steps at once."""
+        self._batch.clock.scheduled += steps
+
+    def update_run(self, steps: int) -> list[Sequence]:
+        """Sample what they computed, and release what is finished after the last."""
+        self._batch.clock.sampled += steps
         return self._finish_all(self._batch.ended())
 
 

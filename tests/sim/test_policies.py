@@ -83,6 +83,7 @@ def test_every_token_is_found_and_every_cell_comes_back(
     run = CheckedRun(policy, schedule, longest_run=lambda: longest)
     run.serve(requests)
     fitting = [r for r in requests if policy.can_ever_hold(Sequence(0, r))]
+    assert all(r.prompt + r.output <= policy.budget.max_model_len for r in requests)
     assert len(run.finished) == len(fitting)
 
 
