@@ -37,8 +37,17 @@ def narrowed(what: str, engine: Any, ours: Any) -> tuple[str, Any, Any]:
 
 
 def _is_runs(value: list[Any]) -> bool:
-    """Whether these are runs of cells, or positions: a map is read as a whole."""
-    return bool(value) and all(isinstance(v, list) and len(v) in (2, 3, 4) for v in value)
+    """Whether these are runs of cells, or pairs of positions: a map is read as a whole."""
+    return bool(value) and all(isinstance(v, list) and _is_run(v) for v in value)
+
+
+def _is_run(value: list[Any]) -> bool:
+    """[cell, owner, position, n], [[owners], position, n] or [position, anything]."""
+    if len(value) == 4:
+        return isinstance(value[1], str)
+    if len(value) == 3:
+        return isinstance(value[0], list) and isinstance(value[1], int)
+    return len(value) == 2 and isinstance(value[0], int)
 
 
 def _lines(value: Any) -> list[str]:

@@ -54,7 +54,7 @@ def replay(path: Path) -> Report:
     if first.get("type") != "header":
         return replay_sizes(path)
     report = Report(traces=1)
-    line = 1
+    line = 0
     try:
         for line, operation, difference in _steps(path):
             report.operations += operation is not None

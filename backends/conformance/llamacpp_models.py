@@ -6,7 +6,6 @@ from typing import Any
 
 from sim.llamacpp.geometry import AttentionGeometry, CacheGeometry, RecurrentGeometry
 from sim.llamacpp.window import UNBOUNDED, Window
-from workloads.errors import InputError
 
 
 def _attention(
@@ -36,7 +35,7 @@ TINY_MODELS: dict[str, CacheGeometry] = {
 def geometry_of(header: dict[str, Any]) -> CacheGeometry:
     """The geometry that a recording's header names, or spells out under ``geometry``.
 
-    Raises `InputError` for a model that is not known, and KeyError, TypeError or ValueError for a
+    Raises ValueError for a model that is not known, and KeyError, TypeError or ValueError for a
     geometry that is not spelled out in full.
     """
     spelled = header.get("geometry")
@@ -44,7 +43,7 @@ def geometry_of(header: dict[str, Any]) -> CacheGeometry:
         return geometry_from(spelled)
     known = TINY_MODELS.get(header["model"])
     if known is None:
-        raise InputError(f"model {header['model']!r} is not known, and no 'geometry' is given")
+        raise ValueError(f"model {header['model']!r} is not known, and no 'geometry' is given")
     return known
 
 

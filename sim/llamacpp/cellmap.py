@@ -15,10 +15,13 @@ MapRun = tuple[int, str, int, int]
 OwnerRun = tuple[tuple[int, ...], int, int]
 
 
-def _starts(*same: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Where runs begin, given what must hold between an element and the one before it."""
-    joined = np.logical_and.reduce(same)
-    return np.flatnonzero(np.concatenate(([True], ~joined)))
+def _runs(joined: NDArray[np.bool_]) -> tuple[NDArray[np.intp], list[int]]:
+    """Where runs begin and how long they are, given which elements go on the one before them."""
+    breaks = (~joined).nonzero()[0] + 1
+    starts = np.zeros(breaks.size + 1, np.intp)
+    starts[1:] = breaks
+    ends = [*breaks.tolist(), joined.size + 1]
+    return starts, [end - start for start, end in zip(starts.tolist(), ends, strict=True)]
 
 
 def map_runs(cells: Cells) -> list[MapRun]:
@@ -26,21 +29,17 @@ def map_runs(cells: Cells) -> list[MapRun]:
 
     Within a run cells and positions rise by one and the owner stays.
     """
-    used = np.flatnonzero(cells.owner[: cells.used_max_p1] != EMPTY)
+    used = (cells.owner[: cells.used_max_p1] != EMPTY).nonzero()[0]
     if used.size == 0:
         return []
-    owner, pos = np.maximum(cells.owner[used], SHARED), cells.pos[used]
+    owner, pos = cells.owner[used], cells.pos[used]
     owner[owner < 0] = SHARED
-    starts = _starts(np.diff(used) == 1, np.diff(owner) == 0, np.diff(pos) == 1)
-    counts = np.diff(starts, append=used.size)
+    joined = (owner[1:] == owner[:-1]) & (used[1:] - used[:-1] == 1) & (pos[1:] - pos[:-1] == 1)
+    starts, counts = _runs(joined)
     return [
         (first, MANY if seq < 0 else str(seq), position, count)
         for first, seq, position, count in zip(
-            used[starts].tolist(),
-            owner[starts].tolist(),
-            pos[starts].tolist(),
-            counts.tolist(),
-            strict=True,
+            used[starts].tolist(), owner[starts].tolist(), pos[starts].tolist(), counts, strict=True
         )
     ]
 
@@ -49,17 +48,16 @@ def owner_runs(state: StreamState | None) -> list[OwnerRun]:
     """(all owners, first position, count) of saved cells in order, whatever lay between them."""
     if state is None or state.pos.size == 0:
         return []
-    same = [np.diff(state.owner) == 0, np.diff(state.pos) == 1]
-    if state.sets is not None:
-        same.append((state.sets[1:] == state.sets[:-1]).all(axis=1))
-    starts = _starts(*same)
-    counts = np.diff(starts, append=state.pos.size).tolist()
+    owner, pos, sets = state.owner, state.pos, state.sets
+    joined = (owner[1:] == owner[:-1]) & (pos[1:] - pos[:-1] == 1)
+    if sets is not None:
+        joined &= (sets[1:] == sets[:-1]).all(axis=1)
+    starts, counts = _runs(joined)
     runs = []
     for start, count in zip(starts.tolist(), counts, strict=True):
-        owner = int(state.owner[start])
-        seqs: tuple[int, ...] = (owner,) if owner >= 0 else ()
-        if owner == SHARED:
-            assert state.sets is not None
-            seqs = members_of(state.sets[start])
-        runs.append((seqs, int(state.pos[start]), count))
+        seqs: tuple[int, ...] = (int(owner[start]),) if owner[start] >= 0 else ()
+        if owner[start] == SHARED:
+            assert sets is not None
+            seqs = members_of(sets[start])
+        runs.append((seqs, int(pos[start]), count))
     return runs

@@ -153,7 +153,7 @@ class Cells:
             mask &= self.pos >= p0
         if p1 is not None and p1 <= hi:
             mask &= self.pos < p1
-        return np.flatnonzero(mask)
+        return mask.nonzero()[0]
 
     def owners_of(self, cell: int) -> tuple[int, ...]:
         """The sequences that hold ``cell``, ascending."""

@@ -7,7 +7,7 @@ class LlamaCppError(RuntimeError):
     """A call that the modelled engine does not carry out."""
 
 
-class EngineAborts(LlamaCppError):  # noqa: N818
+class EngineAborts(LlamaCppError):
     """A call that would end the engine's process (failed assertion, signal).
 
     call: the operation with its arguments, as text. reason: which check of the engine fails, why.
@@ -19,15 +19,15 @@ class EngineAborts(LlamaCppError):  # noqa: N818
         self.reason = reason
 
 
-class ContextRefused(LlamaCppError):  # noqa: N818
+class ContextRefused(LlamaCppError):
     """The engine would return no context for these parameters (and keep running)."""
 
 
-class EngineUndefined(LlamaCppError):  # noqa: N818
+class EngineUndefined(LlamaCppError):
     """A call after which the engine's own bookkeeping would be inconsistent."""
 
 
-class StrictRefusal(LlamaCppError):  # noqa: N818
+class StrictRefusal(LlamaCppError):
     """With ``strict``, a call that the engine answers wrongly instead of refusing it."""
 
 
@@ -35,5 +35,5 @@ class IntegrityError(LlamaCppError):
     """An invariant of the cell bookkeeping does not hold: a fault of kvlab itself."""
 
 
-class StateMismatch(LlamaCppError):  # noqa: N818
+class StateMismatch(LlamaCppError):
     """Saved state that does not belong to this kind of context."""

@@ -25,7 +25,7 @@ def save_state(cache: KVCache, seq: int | None) -> AttentionState:
     streams: list[StreamState | None] = []
     for cells in cache.streams:
         if seq is None:
-            saved = np.flatnonzero(cells.owner != EMPTY)
+            saved = (cells.owner != EMPTY).nonzero()[0]
             state = _named(cells, saved, cache.n_seq_max)
         else:
             saved = _visible(cache, cells, seq)

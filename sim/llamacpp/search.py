@@ -65,7 +65,7 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
         start = begin
         while start < end:
             stop = min(start + width, end)
-            taken = np.flatnonzero(usable(cells, limit, start, stop))[:missing]
+            taken = usable(cells, limit, start, stop).nonzero()[0][:missing]
             if taken.size:
                 found.append(taken + start)
                 missing -= taken.size
