@@ -110,7 +110,7 @@ class Work:
     tokens: rows through the linear layers. sequences: rows through the output head.
     prefills: (new tokens, context before them) of every run that is not a decode.
     decodes: number of decoding sequences; decode_context: sum of their lengths, the new token
-    included; decode_longest: the longest of them.
+    included; decode_squares: sum of the squares of these lengths; decode_longest: the longest.
     reads: per layer group. Arrays over steps where the work is a run of ``steps`` steps.
     passes: forward passes, each of which reads the weights.
     copy_bytes, shift_bytes: K/V bytes moved inside the cache, and rotated in place.
@@ -122,6 +122,7 @@ class Work:
     prefills: tuple[tuple[int, int], ...] = ()
     decodes: int = 0
     decode_context: Count = 0
+    decode_squares: Count = 0
     decode_longest: Count = 0
     passes: int = 1
     copy_bytes: int = 0

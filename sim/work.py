@@ -13,7 +13,7 @@ from sim.step import Placement, Step, Work
 
 def work_of(step: Step, placement: Placement) -> Work:
     """What one step costs."""
-    tokens = rows = decodes = context = longest = 0
+    tokens = rows = decodes = context = squares = longest = 0
     prefills = []
     for seq, start, n in placement.runs:
         tokens += n
@@ -22,6 +22,7 @@ def work_of(step: Step, placement: Placement) -> Work:
         if n == 1 and end == seq.tokens and start >= seq.prompt:
             decodes += 1
             context += end
+            squares += end * end
             longest = max(longest, end)
         else:
             prefills.append((n, start))
@@ -32,6 +33,7 @@ def work_of(step: Step, placement: Placement) -> Work:
         prefills=tuple(prefills),
         decodes=decodes,
         decode_context=context,
+        decode_squares=squares,
         decode_longest=longest,
         passes=placement.passes,
         copy_bytes=sum(copy.bytes for copy in placement.copies),
@@ -45,13 +47,15 @@ def work_of_run(plan: DecodeRun, seqs: SequenceOf[Sequence]) -> Work:
         # Whole sequences are computed again: to a clock these are prefills.
         return Work(plan.tokens, len(seqs), plan.reads, steps=plan.steps)
     lengths = [seq.computed for seq in seqs]
+    total, squares = sum(lengths), sum(length * length for length in lengths)
     grown = np.arange(1, plan.steps + 1, dtype=np.int64)
     return Work(
         tokens=len(seqs),
         sequences=len(seqs),
         reads=plan.reads,
         decodes=len(seqs),
-        decode_context=sum(lengths) + len(seqs) * grown,
+        decode_context=total + len(seqs) * grown,
+        decode_squares=squares + 2 * total * grown + len(seqs) * grown * grown,
         decode_longest=max(lengths) + grown,
         steps=plan.steps,
     )

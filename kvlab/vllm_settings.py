@@ -1,0 +1,183 @@
+"""The settings of a measured vLLM run, from the files beside it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sim.budget import Budget
+from sim.hardware import HardwareSheet, hardware_names, hardware_of
+from sim.model import ModelSpec
+from sim.model_files import model_of
+from sim.timing.vllm_costs import VllmCosts
+from workloads.errors import InputError
+
+ASYNC_SINCE = (0, 14)
+"""vLLM schedules asynchronously by default from this version on (its pull request 27614)."""
+BLOCK_SIZE = 16
+"""vLLM's tokens of a block where nothing else is said."""
+DEFAULT_LINK = "h100"
+"""The sheet whose host link (PCIe 5.0 x16) stands in for that of unknown hardware."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What is needed to simulate a run.
+
+    blocks: of the KV memory, without the null block. notes: lines that say where a setting comes
+    from that the files do not state.
+    """
+
+    budget: Budget
+    hardware: HardwareSheet
+    costs: VllmCosts
+    block_size: int
+    blocks: int
+    prefix_cache: bool
+    is_async: bool
+    notes: list[str] = field(default_factory=list)
+
+
+def settings_of(
+    directory: Path,
+    *,
+    model: str | None = None,
+    hardware: str | None = None,
+    kv_blocks: int | None = None,
+) -> RunSettings:
+    """The settings in ``meta.json`` and ``cluster.json``; what is given wins.
+
+    Raises `InputError` for files and values that cannot be used.
+    """
+    meta = _read(directory / "meta.json")
+    cluster_path = directory / "cluster.json"
+    instance = _instance_of(_read(cluster_path), cluster_path) if cluster_path.exists() else {}
+    engine = _table(meta, "engine_kwargs")
+    for name in ("tensor_parallel_size", "data_parallel_size"):
+        if engine.get(name, 1) != 1:
+            raise InputError(
+                f"{directory / 'meta.json'}: {name} {engine[name]}: only runs on one GPU can be "
+                "simulated"
+            )
+    notes: list[str] = []
+    spec = model_of(model or _model_file(directory, meta))
+    cache = _table(meta, "kv_cache")
+    block_size = int(cache.get("block_size") or BLOCK_SIZE)
+    kv_type = "fp8" if str(engine.get("kv_cache_dtype", "auto")).startswith("fp8") else "bf16"
+    block_bytes = block_size * spec.token_bytes(kv_type, kv_type)
+    blocks = kv_blocks or _blocks(meta, instance, spec, block_bytes, directory, notes)
+    max_seqs = int(engine.get("max_num_seqs") or 0)
+    max_tokens = int(engine.get("max_num_batched_tokens") or 0)
+    if not max_seqs or not max_tokens:
+        raise InputError(
+            f"{directory / 'meta.json'}: engine_kwargs: expected max_num_seqs and "
+            "max_num_batched_tokens"
+        )
+    longest = int(engine.get("max_model_len") or spec.max_context)
+    # Block 0 is the null block, which holds nothing.
+    budget = Budget(
+        spec, (blocks + 1) * block_bytes, kv_type, kv_type, max_seqs, max_tokens, longest
+    )
+    eager = bool(engine.get("enforce_eager"))
+    return RunSettings(
+        budget=budget,
+        hardware=_hardware(hardware, str(instance.get("hardware", "")), notes),
+        costs=VllmCosts.of(max_seqs, max_tokens, longest, block_size, eager),
+        block_size=block_size,
+        blocks=blocks,
+        prefix_cache=bool(cache.get("enable_prefix_caching", True)),
+        is_async=_is_async(meta),
+        notes=notes,
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected one JSON object")
+    return value
+
+
+def _table(meta: dict[str, Any], name: str) -> dict[str, Any]:
+    value = meta.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _instance_of(cluster: dict[str, Any], path: Path) -> dict[str, Any]:
+    try:
+        instance = cluster["nodes"][0]["instances"][0]
+        return dict(instance)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected nodes[0].instances[0]") from error
+
+
+def _model_file(directory: Path, meta: dict[str, Any]) -> str:
+    path = directory / "model_config.json"
+    return str(path) if path.exists() else str(meta.get("model", "")).rsplit("/", 1)[-1].lower()
+
+
+def _blocks(
+    meta: dict[str, Any],
+    instance: dict[str, Any],
+    model: ModelSpec,
+    block_bytes: int,
+    directory: Path,
+    notes: list[str],
+) -> int:
+    """Blocks without the null block: as measured, as set, or what the memory leaves."""
+    for table, name in (
+        ("kv_cache", "num_gpu_blocks"),
+        ("engine_kwargs", "num_gpu_blocks_override"),
+    ):
+        total = _table(meta, table).get(name)
+        if isinstance(total, int) and total > 1:
+            return total - 1
+    given = _table(meta, "engine_kwargs").get("kv_cache_memory_bytes")
+    if isinstance(given, int) and given >= 2 * block_bytes:
+        return given // block_bytes - 1
+    memory = _table(instance, "npu_mem")
+    try:
+        size, share = float(memory["mem_size"]), float(memory["mem_util"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{directory}: neither meta.json nor cluster.json says how many KV blocks there were: "
+            "expected --kv-blocks"
+        ) from None
+    blocks = int((size * share * 2**30 - model.weight_bytes) // block_bytes)
+    if blocks < 1:
+        raise InputError(f"{directory}: the weights leave no KV memory: expected --kv-blocks")
+    notes.append(
+        f"KV blocks: {blocks:,}, what {share:g} of {size:g} GiB (cluster.json) leaves beside the "
+        "weights; --kv-blocks says otherwise"
+    )
+    return blocks
+
+
+def _hardware(given: str | None, name: str, notes: list[str]) -> HardwareSheet:
+    """The sheet asked for, or the one whose name is that of the cluster's hardware."""
+    if given is not None:
+        return hardware_of(given)
+    plain = "".join(letter for letter in name.lower() if letter.isalnum())
+    for known in hardware_names():
+        if known.replace("-", "") == plain:
+            return hardware_of(known)
+    notes.append(
+        f"hardware {name or 'unknown'}: no sheet of that name, so the host link is taken to be "
+        f"PCIe 5.0 x16 as in {DEFAULT_LINK}; --hardware says otherwise"
+    )
+    return hardware_of(DEFAULT_LINK)
+
+
+def _is_async(meta: dict[str, Any]) -> bool:
+    stated = _table(_table(meta, "resolved_config"), "scheduler_config").get("async_scheduling")
+    if isinstance(stated, bool):
+        return stated
+    numbers = str(meta.get("vllm_version", "")).split(".")[:2]
+    return all(part.isdigit() for part in numbers) and tuple(map(int, numbers)) >= ASYNC_SINCE

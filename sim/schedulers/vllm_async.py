@@ -1,0 +1,82 @@
+"""vLLM's asynchronous scheduling: every step is decided while the one before it still runs.
+
+On by default since vLLM 0.14. ``EngineCore.step_with_batch_queue`` keeps two steps in flight: when
+step k ends it takes in its tokens and what has arrived, and decides step k + 2; step k + 1 runs
+already. How many tokens a step brings is known before it ends, so the decisions are those of
+synchronous scheduling on what was known one step earlier.
+"""
+
+from __future__ import annotations
+
+from sim.policies.base import Policy
+from sim.schedulers.vllm import VllmScheduler
+from sim.sequence import Sequence, Status
+from sim.step import Step
+
+
+class AsyncVllmScheduler(VllmScheduler):
+    """`VllmScheduler` one step behind.
+
+    A step is decided here when it begins rather than when the one before it began, which is the
+    same if nothing of what happened in between is looked at. So sequences that arrive, and the
+    slots and blocks of sequences that end, count only once the step after has been decided. An
+    idle engine sees arrivals at once.
+
+    Not modelled: that blocks of output tokens enter the prefix cache one step later, and that a
+    sequence whose last token is on its way may be preempted.
+    """
+
+    name = "vllm-async"
+
+    def __init__(self, policy: Policy, options: VllmScheduler.Options | None = None) -> None:
+        super().__init__(policy, options)
+        self._arrived: list[Sequence] = []
+        self._ended: list[Sequence] = []
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence waits or runs, or a step is still to take notice of one."""
+        return super().has_work or bool(self._arrived or self._ended)
+
+    @property
+    def _has_slot(self) -> bool:
+        return len(self._running) + len(self._ended) < self.options.max_seqs
+
+    def add(self, seq: Sequence) -> None:
+        """Let a new sequence wait, unseen until the next step is decided."""
+        if self._running or self._ended:
+            self._arrived.append(seq)
+        else:
+            super().add(seq)
+
+    def abort(self, seq: Sequence) -> None:
+        """Drop a sequence and what it holds."""
+        if seq in self._arrived:
+            self._arrived.remove(seq)
+            seq.status = Status.FAILED
+        else:
+            super().abort(seq)
+
+    def schedule(self) -> Step:
+        """The next step, on what was known before the last one ended; then what is known now."""
+        step = super().schedule()
+        if self._ended:
+            self._turned_away = None
+        for seq in self._ended:
+            self.policy.release(seq)
+        self._ended.clear()
+        for seq in self._arrived:
+            super().add(seq)
+        self._arrived.clear()
+        return step
+
+    def _finish_all(self, finished: list[tuple[int, Sequence]]) -> list[Sequence]:
+        for _, seq in finished:
+            self._leave(seq)
+            seq.status = Status.FINISHED
+            self._ended.append(seq)
+        return [seq for _, seq in finished]
+
+    def steady_steps(self) -> int:
+        """As ever, but for the step that still knows nothing of an arrival or an end."""
+        return 0 if self._arrived or self._ended else super().steady_steps()
