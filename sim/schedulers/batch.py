@@ -90,7 +90,9 @@ class DecodeBatch(SequenceOf[Sequence]):
         self._skip_departed()
         while self._ends and self._ends[0][0] <= self.clock.sampled:
             _, rank, seq = heapq.heappop(self._ends)
-            ended.append((rank, seq))
+            # Who left and came back in time has the same end twice.
+            if not ended or ended[-1][1] is not seq:
+                ended.append((rank, seq))
             self._skip_departed()
         return ended
 
