@@ -10,6 +10,7 @@ from sim.llamacpp.context import Context
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.observer import Observer
 from sim.llamacpp.state import AttentionState, SavedState
+from sim.llamacpp.streams import Streams
 from sim.llamacpp.ubatch import Ubatch
 
 Json = dict[str, Any]
@@ -54,11 +55,11 @@ class EventLog(Observer):
         """A purge; the recording does not say of which cache."""
         self.events.append({"ev": "purge", "seq": seq, "p": [first, last]})
 
-    def on_stream_copy(self, cache: KVCache, src: int, dst: int) -> None:
+    def on_stream_copy(self, cache: Streams, src: int, dst: int) -> None:
         """A copy of stream rows."""
         self.events.append({"ev": "copy", "src": src, "dst": dst})
 
-    def on_k_shift(self, cache: KVCache) -> None:
+    def on_k_shift(self, cache: Streams) -> None:
         """A K-shift."""
         self.events.append({"ev": "kshift"})
 

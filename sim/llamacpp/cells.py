@@ -35,21 +35,25 @@ def words_of(seqs: tuple[int, ...]) -> list[int]:
 
 def members_of(row: Sets) -> tuple[int, ...]:
     """The sequence ids in one row of bits, ascending."""
-    return tuple(
-        64 * w + bit for w, word in enumerate(row.tolist()) for bit in range(64) if word >> bit & 1
-    )
+    members = []
+    for w, word in enumerate(row.tolist()):
+        while word:
+            lowest = word & -word
+            members.append(64 * w + lowest.bit_length() - 1)
+            word ^= lowest
+    return tuple(members)
 
 
 class Snapshot:
-    """What some cells held before a change, so that it can be taken back."""
+    """What some cells held before a change, so that it can be taken back; None: all were empty."""
 
-    __slots__ = ("cells", "owner", "pos", "sets")
+    __slots__ = ("cells", "held")
 
-    def __init__(self, cells: Cellset, pos: Positions, owner: Ids, sets: Sets | None) -> None:
+    def __init__(
+        self, cells: Cellset, held: tuple[Positions, Ids, Sets | None] | None = None
+    ) -> None:
         self.cells = cells
-        self.pos = pos
-        self.owner = owner
-        self.sets = sets
+        self.held = held
 
 
 class Cells:
@@ -273,21 +277,25 @@ class Cells:
     def snapshot(self, cells: Cellset) -> Snapshot:
         """What ``cells`` hold now."""
         sets = None if self.sets is None or not self.n_shared else self.sets[cells]
-        return Snapshot(cells, self.pos[cells], self.owner[cells], sets)
+        return Snapshot(cells, (self.pos[cells], self.owner[cells], sets))
 
     def restore(self, before: Snapshot) -> None:
         """Put back what the cells of the snapshot held."""
         cells = before.cells
+        if before.held is None:
+            self.free(cells)
+            return
+        pos, owner, sets = before.held
         self.spans.stale.update(self.holders(cells))
         if self.sets is not None:
             self.n_shared -= int((self.owner[cells] == SHARED).sum())
             self.sets[cells] = 0
-            if before.sets is not None:
-                self.sets[cells, : before.sets.shape[1]] = before.sets
-        self.used += int((before.owner != EMPTY).sum()) - int((self.owner[cells] != EMPTY).sum())
-        self.pos[cells] = before.pos
-        self.owner[cells] = before.owner
-        self.n_shared += int((before.owner == SHARED).sum())
+            if sets is not None:
+                self.sets[cells, : sets.shape[1]] = sets
+        self.used += int((owner != EMPTY).sum()) - int((self.owner[cells] != EMPTY).sum())
+        self.pos[cells] = pos
+        self.owner[cells] = owner
+        self.n_shared += int((owner == SHARED).sum())
         self.spans.stale.update(self.holders(cells))
         self._top = max(self._top, int(cells.max()) + 1)
 

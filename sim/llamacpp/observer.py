@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sim.llamacpp.kv_cache import KVCache
+    from sim.llamacpp.streams import Streams
     from sim.llamacpp.ubatch import Ubatch
 
 
@@ -21,10 +22,10 @@ class Observer:
     def on_purge(self, cache: KVCache, seq: int, first: int, last: int) -> None:
         """``seq`` loses its positions first .. last, as later ones have been overwritten."""
 
-    def on_stream_copy(self, cache: KVCache, src: int, dst: int) -> None:
+    def on_stream_copy(self, cache: Streams, src: int, dst: int) -> None:
         """The rows of a whole stream are copied."""
 
-    def on_k_shift(self, cache: KVCache) -> None:
+    def on_k_shift(self, cache: Streams) -> None:
         """The K rows of ``cache`` are rotated by what pends."""
 
 

@@ -12,13 +12,14 @@ from sim.llamacpp.cells import EMPTY
 from sim.llamacpp.decode_run import DecodeRun
 from sim.llamacpp.errors import EngineAborts, IntegrityError
 from sim.llamacpp.geometry import RecurrentGeometry
-from sim.llamacpp.kv_cache import KVCache, position_range
+from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.memory import CacheUsage, Memory, Placed
 from sim.llamacpp.observer import SILENT, Observer
 from sim.llamacpp.pending import Update
 from sim.llamacpp.recurrent_cells import RecurrentCells
 from sim.llamacpp.sizes import CacheBytes, recurrent_bytes
 from sim.llamacpp.state import CacheState, RecurrentState, recurrent_data_bytes
+from sim.llamacpp.streams import position_range
 from sim.llamacpp.ubatch import Ubatch, split_equal
 
 

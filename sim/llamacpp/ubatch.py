@@ -26,7 +26,8 @@ class Tokens:
         if len(runs) == 1:
             seqs, first, n = runs[0]
             self.pos: Positions = np.arange(first, first + n, dtype=np.int32)
-            self.owner: Ids = np.full(n, _code(seqs), np.int16)
+            self.owner: Ids = np.empty(n, np.int16)
+            self.owner.fill(_code(seqs))
             return
         codes = np.array([_code(run[0]) for run in runs], np.int16)
         firsts = np.array([run[1] for run in runs], np.int32)

@@ -14,7 +14,7 @@ import pytest
 import backends.conformance.llamacpp as replay_module
 import backends.conformance.llamacpp_sizes as sizes_replay
 from backends.conformance.recording import find_recordings, read_records
-from sim.llamacpp import build, context, iswa, kv_cache, kv_state, pending, sequence_ops, ubatch
+from sim.llamacpp import build, context, iswa, kv_cache, kv_state, sequence_ops, streams, ubatch
 from sim.llamacpp import sizes as sizes_module
 from sim.llamacpp.batch import Refusal
 from sim.llamacpp.errors import LlamaCppError
@@ -343,8 +343,7 @@ def shifts_are_carried_out_at_once(patch):
 
 @mutation
 def any_shift_can_be_carried_out(patch):
-    patch.setattr(pending, "check_shiftable", lambda cache, rows: None)
-    patch.setattr(kv_cache, "check_shiftable", lambda cache, rows: None)
+    patch.setattr(streams, "check_shiftable", lambda cache, rows: None)
 
 
 @mutation
