@@ -6,6 +6,7 @@ Code of this package is written once against the array module ``xp``; what the t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
@@ -70,6 +71,14 @@ class Backend:
     def device_name(self) -> str:
         """What the arrays live on, as its maker calls it."""
         return _cpu_name()
+
+    def versions(self) -> dict[str, str]:
+        """Versions of what the times depend on."""
+        return {"numpy": np.__version__}
+
+    def clocks(self) -> dict[str, Any]:
+        """The state of the device's clocks, as far as it can be asked."""
+        return {"processors": len(os.sched_getaffinity(0))}
 
 
 def backend_of(name: str) -> Backend:

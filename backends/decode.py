@@ -1,4 +1,4 @@
-"""Launches the decode-attention kernel: one query a sequence, any layout, any length."""
+"""Decode attention over a batch: one query a sequence, any layout, any length."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.kernels import TYPES
+from backends.softmax import attention
 from backends.store import KVStore
 from workloads.errors import InputError
 
@@ -51,8 +52,43 @@ def decode(
 ) -> Array:
     """Attention of ``q`` (batch, heads, element; f32 on the device); the same shape.
 
+    By the kernel, or sequence by sequence where the backend has none.
+    """
+    run = _by_kernel if store.backend.has_kernels else _by_sequence
+    return run(store, layer, q, batch, scale, sinks)
+
+
+def _by_sequence(
+    store: KVStore, layer: int, q: Array, batch: DecodeBatch, scale: float, sinks: Array | None
+) -> Array:
+    out = []
+    for i, (first, end) in enumerate(zip(batch.first.tolist(), batch.end.tolist(), strict=True)):
+        k, v = store.read(layer, _index_of(batch, i, first, end))
+        mask = np.ones((1, end - first), bool)
+        if batch.mask is not None:
+            mask = batch.mask[i : i + 1, first:end] != 0
+        out.append(attention(np, q[i : i + 1], k, v, mask, scale, sinks))
+    return np.concatenate(out)
+
+
+def _index_of(batch: DecodeBatch, i: int, first: int, end: int) -> Any:
+    """The cells that sequence ``i`` of the batch reads."""
+    where = batch.where[i]
+    if batch.layout == "RANGE":
+        return slice(int(where[0]) + first, int(where[0]) + end)
+    items = np.arange(first, end)
+    if batch.layout == "RING":
+        return where[0] + items % batch.ring
+    return where[items // batch.block] * batch.block + items % batch.block
+
+
+def _by_kernel(
+    store: KVStore, layer: int, q: Array, batch: DecodeBatch, scale: float, sinks: Array | None
+) -> Array:
+    """Two launches: splits, then their sum.
+
     Raises `InputError` for a store that the kernel cannot read: V transposed or of another head
-    size than K, heads that do not divide a warp evenly.
+    size than K, or heads of a size that it was not written for.
     """
     dim, heads = store.row.k_dim, q.shape[1]
     if store.v_transposed or store.row.v_dim != dim or dim not in (32, 64, 128, 256):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from backends.arrays import Backend, backend_of
-from backends.attention import attention
 from backends.decode import DecodeBatch, decode, splits_of
 from backends.formats import FORMATS
 from backends.kernel_store import KernelStore
 from backends.shape import RowShape
+from backends.softmax import attention
 from backends.store import KVStore
 from backends.verification.scenarios import GENERAL, scenarios_of
 from workloads.errors import InputError

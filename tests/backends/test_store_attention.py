@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backends.arrays import Backend
-from backends.attention import attend, attention
+from backends.attention import attend
 from backends.layouts import Held, block_table, cells, ranges, scan_of, tables_of
 from backends.shape import GroupShape, RowShape, first_visible, visible
+from backends.softmax import attention
 from backends.store import KVStore
 from sim.errors import IntegrityError
 from sim.model import LayerGroup
