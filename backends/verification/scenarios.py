@@ -11,6 +11,7 @@ from backends.verification.models import checking_model
 from backends.verification.traffic import Mixed
 from backends.verify import VerifyReport, verify
 from sim.budget import Budget
+from sim.model import ModelSpec
 from sim.plugins import policy_of, scheduler_of
 from sim.policies.base import Policy
 from workloads.errors import InputError
@@ -21,13 +22,13 @@ from workloads.request import Workload
 class Scenario:
     """A model, a memory, traffic and ways to run it.
 
-    model: kind of attention of `checking_model`. tokens: memory, in tokens with every layer
-    cached in full. options: of the policy. scheduling: options of the scheduler. at_once: take
-    runs of decode steps as one.
+    model: kind of attention of `checking_model`, or a model of its own. tokens: memory, in tokens
+    with every layer cached in full. options: of the policy. scheduling: options of the scheduler.
+    at_once: take runs of decode steps as one.
     """
 
     name: str
-    model: str = "full"
+    model: str | ModelSpec = "full"
     tokens: int = 1024
     kv_type: str = "f32"
     max_seqs: int = 8
@@ -39,7 +40,7 @@ class Scenario:
 
     def budget(self) -> Budget:
         """The memory and the limits."""
-        model = checking_model(self.model)
+        model = checking_model(self.model) if isinstance(self.model, str) else self.model
         return Budget(
             model,
             self.tokens * model.token_bytes(self.kv_type),
@@ -63,6 +64,28 @@ class Scenario:
             backend=backend,
             at_once=self.at_once,
         )
+
+    def outcome(self, policy: str, backend: str = "numpy") -> Outcome:
+        """Verify the policy of that name, or say why it refuses."""
+        try:
+            made = self.policy(policy)
+        except InputError as error:
+            return Outcome(self, None, str(error))
+        return Outcome(self, self.run(made, backend))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A scenario with what came of it: a report, or the reason why the policy refuses it."""
+
+    scenario: Scenario
+    report: VerifyReport | None
+    refusal: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether something was wrong, a refusal not counted."""
+        return self.report is not None and not self.report.passed
 
 
 SWAP = {"preemption": "swap"}
@@ -131,28 +154,3 @@ def scenarios_of(policy: str) -> Iterator[Scenario]:
     for kind in FORMATS:
         if kind != "f32":
             yield replace(GENERAL[1], name=f"type {kind}", kv_type=kind)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A scenario with what came of it: a report, or the reason why the policy refuses it."""
-
-    scenario: Scenario
-    report: VerifyReport | None
-    refusal: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """Whether something was wrong, a refusal not counted."""
-        return self.report is not None and not self.report.passed
-
-
-def outcomes(policy: str, backend: str = "numpy") -> Iterator[Outcome]:
-    """Verify ``policy`` in every scenario that suits it."""
-    for scenario in scenarios_of(policy):
-        try:
-            made = scenario.policy(policy)
-        except InputError as error:
-            yield Outcome(scenario, None, str(error))
-            continue
-        yield Outcome(scenario, scenario.run(made, backend))

@@ -1,0 +1,88 @@
+"""`kvlab calibrate`: measure this machine, for `--time-model calibration:FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+PLAIN_WIDTH = 120
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command()(calibrate)
+
+
+def calibrate(
+    out: Path = typer.Option(..., help="Calibration file (JSON) to write."),
+    model: str = typer.Option("llama-3.1-8b", help="Built-in model, config.json or TOML file."),
+    backend: str = typer.Option("numpy", help="numpy (this CPU) or cupy (its GPU)."),
+    kv_type: list[str] = typer.Option(
+        ["f16"], help="Type of cached K and V to measure; may be repeated."
+    ),
+    quick: bool = typer.Option(False, "--quick", help="Fewer and smaller points: a minute."),
+) -> None:
+    """Measure copies, attention and matrix products here, fit them, and say how well that went.
+
+    A run that was interrupted goes on where it was when it is started again.
+    """
+    from datetime import UTC, datetime
+
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from backends.calibrate.run import Request
+    from backends.calibrate.run import calibrate as measure
+    from sim.model_files import model_of
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    request = Request(model_of(model), backend, tuple(dict.fromkeys(kv_type)), quick, now)
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("")
+        data = measure(
+            request,
+            out,
+            lambda done, points, key: bar.update(
+                task, completed=done, total=points, description=key
+            ),
+        )
+    _print_errors(data, out)
+
+
+def _print_errors(data: dict[str, Any], out: Path) -> None:
+    """Errors of the points that were held out, by kernel."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    console.print(f"{data['device']}, {data['model']}: {len(data['points'])} points", markup=False)
+    console.print("Prediction of points that were not fitted, off by (relative):")
+    table = Table("kernel", box=None, pad_edge=False)
+    for title in ("points", "median", "p95", "worst"):
+        table.add_column(title, justify="right")
+    for kernel, error in data["errors"].items():
+        sizes = [
+            f"{error[name]:.1%}" if name in error else "" for name in ("median", "p95", "worst")
+        ]
+        table.add_row(kernel, str(error["points"]), *sizes)
+    console.print(table)
+    console.print(f"Use it with --time-model calibration:{out}", soft_wrap=True, markup=False)
