@@ -72,6 +72,9 @@ def read_profile(directory: str | Path, layers: int) -> Profile:
     return Profile(dense, head, decode, mixed, decode_skew, mixed_skew, kernels)
 
 
+_LINE = "its line in the file"
+
+
 def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """All rows of a CSV file; raises `InputError` unless it has the columns."""
     try:
@@ -80,7 +83,7 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
                 raise InputError(f"{path}: expected the column {missing[0]!r}")
-            return list(reader)
+            return [{**row, _LINE: str(reader.line_num)} for row in reader]
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -90,18 +93,18 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
 def _numbers(path: Path, rows: list[dict[str, str]], columns: tuple[str, ...]) -> Floats:
     """The columns as finite numbers of 0 or more (``alpha``: any); raises `InputError`."""
     numbers = np.empty((len(rows), len(columns)))
-    for line, row in enumerate(rows):
+    for index, row in enumerate(rows):
         for place, name in enumerate(columns):
             try:
-                numbers[line, place] = float(row[name])
+                numbers[index, place] = float(row[name])
             except (TypeError, ValueError):
-                numbers[line, place] = np.nan
+                numbers[index, place] = np.nan
     wrong = ~np.isfinite(numbers) | ((numbers < 0) & (np.array(columns) != "alpha"))
     if wrong.any():
-        line, place = np.argwhere(wrong)[0]
+        index, place = np.argwhere(wrong)[0]
+        row, name = rows[index], columns[place]
         raise InputError(
-            f"{path}:{line + 2}: {columns[place]}: expected a number of 0 or more, "
-            f"got {rows[line][columns[place]]!r}"
+            f"{path}:{row[_LINE]}: {name}: expected a number of 0 or more, got {row[name]!r}"
         )
     return numbers
 
@@ -172,7 +175,7 @@ def _skew(path: Path) -> tuple[Grid | None, Grid | None]:
     rows = [row for row in rows if row["skew"] == factor]
     n, long, _, chunk, prefix, length, alpha = _numbers(path, rows, columns).T
     numbers = np.stack([chunk, prefix, n, long / n, length, alpha], axis=1)
-    names = ("prefill_chunk", "kv_prefill", "n_decode", "share of long decodes", "kv_decode")
+    names = ("prefill_chunk", "kv_prefill", "n_decode", "share of long decodes", "longest decode")
     pure = numbers[chunk == 0][:, 2:]
     mixed = numbers[chunk > 0]
     return (

@@ -1,0 +1,121 @@
+"""`kvlab validate`: settings from a run's files, and a measured run where it is at hand."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kvlab.cli import application
+from kvlab.validation import validate
+from kvlab.vllm_settings import settings_of
+from reports.validation import differences
+from workloads.errors import InputError
+
+SHARED = Path(os.environ.get("KVLAB_SHARED", Path(__file__).parents[3] / "shared"))
+RUN = SHARED / "data" / "vllm_runs" / "RTXPRO6000_Llama-3.1-8B"
+with_run = pytest.mark.skipif(not RUN.exists(), reason=f"no measured run at {RUN}")
+
+META = {
+    "model": "meta-llama/Llama-3.1-8B",
+    "vllm_version": "0.19.0",
+    "engine_kwargs": {"max_num_seqs": 128, "max_num_batched_tokens": 2048, "max_model_len": None},
+}
+INSTANCE = {"hardware": "RTXPRO6000", "npu_mem": {"mem_size": 96, "mem_util": 0.9}}
+
+
+def write(root, meta=META, instance=INSTANCE):
+    (root / "meta.json").write_text(json.dumps(meta))
+    if instance is not None:
+        cluster = {"nodes": [{"instances": [instance]}]}
+        (root / "cluster.json").write_text(json.dumps(cluster))
+    return root
+
+
+def test_settings_of_a_run(tmp_path):
+    settings = settings_of(write(tmp_path))
+    # 0.9 of 96 GiB less 16.06 GB of weights, in blocks of 16 tokens at 128 KiB.
+    assert settings.blocks == 36_578
+    assert settings.budget.bytes == 36_579 * 2 * 2**20
+    assert (settings.budget.max_seqs, settings.budget.max_batched_tokens) == (128, 2048)
+    assert settings.budget.max_model_len == 131_072
+    assert settings.hardware.name == "rtx-pro-6000"
+    assert settings.is_async and settings.prefix_cache
+    assert settings.costs.graph_sizes[-1] == 256 and settings.costs.table_row == 4 * 8192
+    assert any("36,578" in note for note in settings.notes)
+
+
+def test_what_the_engine_reports_goes_before_what_can_be_worked_out(tmp_path):
+    kv_cache = {"num_gpu_blocks": 1001, "block_size": 32, "enable_prefix_caching": False}
+    resolved = {"scheduler_config": {"async_scheduling": False}}
+    engine = META["engine_kwargs"] | {"max_model_len": 4096, "enforce_eager": True}
+    meta = META | {"kv_cache": kv_cache, "resolved_config": resolved, "engine_kwargs": engine}
+    settings = settings_of(write(tmp_path, meta))
+    assert settings.blocks == 1000 and settings.block_size == 32
+    assert settings.budget.bytes == 1001 * 4 * 2**20
+    assert not settings.is_async and not settings.prefix_cache
+    assert settings.costs.graph_sizes == () and settings.costs.table_row == 4 * 128
+    assert settings.notes == []
+    assert settings_of(tmp_path, kv_blocks=77, hardware="h100").blocks == 77
+    meta["engine_kwargs"] = META["engine_kwargs"] | {"kv_cache_memory_bytes": 8 * 2**20}
+    meta["kv_cache"] = {}
+    assert settings_of(write(tmp_path, meta)).blocks == 3
+
+
+def test_older_engines_schedule_synchronously(tmp_path):
+    for version, expected in (("0.13.2", False), ("0.14.0", True), ("dev", False)):
+        write(tmp_path, META | {"vllm_version": version})
+        assert settings_of(tmp_path).is_async is expected
+
+
+def test_what_cannot_be_known_is_asked_for(tmp_path):
+    with pytest.raises(InputError, match="--kv-blocks"):
+        settings_of(write(tmp_path, instance=None))
+    settings = settings_of(tmp_path, kv_blocks=10)
+    assert any("PCIe 5.0" in note for note in settings.notes)
+    with pytest.raises(InputError, match="only runs on one GPU"):
+        settings_of(write(tmp_path, META | {"engine_kwargs": {"tensor_parallel_size": 2}}))
+    with pytest.raises(InputError, match="expected max_num_seqs"):
+        settings_of(write(tmp_path, META | {"engine_kwargs": {}}))
+
+
+@with_run
+def test_a_measured_run_is_predicted():
+    both = validate(RUN)
+    assert both.notes[-1].startswith("outside the profile: prefill_chunk from 1 to 8")
+    found = differences(both.measured, both.simulated)
+    # Published for the measured side: TTFT 7097.2 ms, TPOT 32.5 ms, latency 28200.7 ms.
+    for metric, published in (("ttft", 7.0972), ("tpot", 0.0325), ("e2e", 28.2007)):
+        assert found[metric]["mean"]["measured"] == pytest.approx(published, rel=2e-3)
+    for metric, row in found.items():
+        for name, each in row.items():
+            allowed = 3.0 if name.startswith("p") else 1.5
+            if (metric, name) == ("ttft", "median"):
+                allowed = 4.5  # see docs/validation.md
+            assert abs(each["diff_percent"]) <= allowed, (metric, name)
+    assert both.simulated.output_rate == pytest.approx(both.measured.output_rate, rel=0.01)
+
+
+@with_run
+def test_runs_of_steps_do_not_change_it():
+    leaps, steps = validate(RUN), validate(RUN, exact_steps=True)
+    assert leaps.simulated.last_token.tolist() == steps.simulated.last_token.tolist()
+
+
+@with_run
+def test_under_memory_pressure_all_requests_are_served():
+    both = validate(RUN, kv_blocks=3000)
+    assert both.simulated.end > both.measured.end
+    assert (both.simulated.last_token > both.simulated.first_token).all()
+
+
+@with_run
+def test_the_command_prints_json_or_tables_and_gates(tmp_path):
+    runner, app = CliRunner(), application()
+    plain = runner.invoke(app, ["validate", str(RUN), "--out", str(tmp_path / "out")])
+    assert plain.exit_code == 0
+    assert "TTFT from arrival" in plain.output and "36,578" in plain.output
+    printed = runner.invoke(app, ["validate", str(RUN), "--json", "--max-error", "0.01"])
+    assert printed.exit_code == 1
+    assert json.loads(printed.stdout) == json.loads((tmp_path / "out/validation.json").read_text())
