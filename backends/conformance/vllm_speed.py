@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from backends.conformance.recording import Record, read_records
@@ -37,13 +38,13 @@ def replay_timed(path: Path, leap: bool = True) -> Timed:
     policy = policy_of(header["config"])
     scheduler = scheduler_of(header["config"], policy)
     script = [
-        (at, *([known.by_name[name] for name in names] for names in events[at]))
+        (at, [[known.by_name[name] for name in names] for names in events[at]])
         for at in sorted(events)
     ]
     finished: list[Sequence] = []
     steps = singly = 0
     before = time.process_time()
-    for (at, joining, leaving), (until, *_) in zip(script, script[1:], strict=False):
+    for (at, (joining, leaving)), (until, _) in pairwise(script):
         for seq in joining:
             scheduler.add(seq)
         for seq in leaving:
@@ -55,12 +56,13 @@ def replay_timed(path: Path, leap: bool = True) -> Timed:
             plan = policy.plan_run(scheduler.batch, n) if n else None
             if plan is not None:
                 plan.apply(plan.steps)
-                finished += scheduler.advance(plan.steps)
+                scheduler.schedule_run(plan.steps)
+                finished += scheduler.update_run(plan.steps)
                 steps += plan.steps
                 at += plan.steps
             else:
                 step = scheduler.schedule()
-                policy.commit(step)
+                policy.settle(step)
                 finished += scheduler.update(step)
                 singly += 1
                 at += 1

@@ -20,10 +20,14 @@ from workloads.request import PrefixPath
 
 @dataclass(slots=True)
 class Hit:
-    """A prefix of ``tokens`` tokens that is in the cache, and its blocks, a table per group."""
+    """A prefix of ``tokens`` tokens that is in the cache, and its blocks, a table per group.
+
+    free: how many of the blocks are free; None before anybody has counted.
+    """
 
     tokens: int
     tables: list[Blocks]
+    free: int | None = None
 
 
 class Coordinator:
@@ -54,7 +58,11 @@ class Coordinator:
         attention has of a shorter prefix is known after its first scan. One full type and one
         other are done after a single round, as the other cannot lengthen what is left.
         """
-        tables: list[Blocks] = [[] for _ in self.groups]
+        if len(self.groups) == 1:
+            group = self.groups[0]
+            tables = group.find(self.groups, path, longest, group.size)
+            return Hit(len(tables[0]) * group.size, tables)
+        tables = [[] for _ in self.groups]
         full = self.groups[self._types[0][0]].spec.kind == "full"
         one_round = full and len(self._types) == 2
         hit, scanned = longest, False

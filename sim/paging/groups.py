@@ -21,17 +21,20 @@ Piece = tuple[int, Blocks]
 class Table:
     """The block table of one sequence in one group.
 
-    blocks: block of every ``block_size`` tokens, or the null block. live: a number of leading
-    entries that are null. cached: leading entries that the prefix cache was offered. state: index
-    of the entry that holds the state before the last one (aligned recurrent groups).
+    blocks: block of every ``size`` tokens, or the null block. live: a number of leading entries
+    that are null. cached: leading entries that the prefix cache was offered. state: index of the
+    entry that holds the state before the last one (aligned recurrent groups).
     """
 
-    __slots__ = ("blocks", "cached", "live", "state")
+    __slots__ = ("blocks", "cached", "live", "size", "state")
 
-    def __init__(self, blocks: Blocks) -> None:
+    def __init__(self, blocks: Blocks, size: int) -> None:
         self.blocks = blocks
+        self.size = size
         self.cached = len(blocks)
-        self.live = next((i for i, block in enumerate(blocks) if block), len(blocks))
+        self.live = 0
+        while self.live < self.cached and not blocks[self.live]:
+            self.live += 1
         self.state: int | None = None
 
 
@@ -77,7 +80,7 @@ class Group:
         """Blocks from entry ``first`` on, up to the first that is not cached."""
         blocks: Blocks = []
         for keys in self.keys.keys(path, first, stop):
-            found = list(iter(map(self.pool.find, keys).__next__, None))
+            found = self.pool.find_leading(keys)
             blocks += found
             if len(found) < len(keys):
                 break
@@ -86,13 +89,16 @@ class Group:
     # Needing and taking blocks.
 
     def first_need(self, hit: Blocks, tokens: int, computed: int) -> int:
-        """Blocks off the free queue for a waiting sequence to have room for ``tokens``.
+        """Blocks that a waiting sequence takes, beside those of ``hit``, to have room for ``tokens``.
 
         ``computed`` tokens of it are in the cache, in the table ``hit``.
         """
         skipped = self.skipped(computed) // self.size
-        missing = -(-tokens // self.size) - max(skipped, len(hit))
-        return max(missing, 0) + self.pool.free_among(hit[skipped:])
+        return max(-(-tokens // self.size) - max(skipped, len(hit)), 0)
+
+    def free_in(self, hit: Blocks, computed: int) -> int:
+        """Blocks of ``hit`` that leave the free queue when a sequence takes it over."""
+        return self.pool.free_among(hit[self.skipped(computed) // self.size :])
 
     def further_need(self, table: Table, tokens: int) -> int:
         """Blocks that a running sequence needs to have room for ``tokens``."""
@@ -100,10 +106,11 @@ class Group:
 
     def adopt(self, hit: Blocks, computed: int) -> Table:
         """A table that starts with what is still needed of a prefix found in the cache."""
-        skipped = max(self.skipped(computed), 0) // self.size
+        skipped = self.skipped(computed) // self.size
         kept = hit[skipped:]
-        self.pool.touch([block for block in kept if block])
-        return Table([0] * skipped + kept)
+        if kept:
+            self.pool.touch([block for block in kept if block])
+        return Table([0] * skipped + kept, self.size)
 
     def grow(self, table: Table, tokens: int) -> None:
         """Take blocks until there is room for ``tokens``."""

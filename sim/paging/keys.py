@@ -45,6 +45,14 @@ class KeyMaker:
             if first == stop:
                 return
 
+    def key(self, path: PrefixPath, entry: int) -> int:
+        """The key of one block."""
+        stop = (entry + 1) * self._size
+        for branch, end in path:
+            if end >= stop:
+                return (branch * _SPAN + stop) * self._groups + self._index
+        raise IndexError(f"no block {entry} on {path}")
+
 
 def public_length(path: PrefixPath) -> int:
     """Leading tokens that others may have too: those before the first private branch."""

@@ -37,17 +37,28 @@ class Holding:
     tables: one per group. path: its prefix identity. public: leading tokens that the prefix cache
     is told of as soon as they have blocks. start, end: the tokens that room was last made for.
     forked: whether it began as a copy of another, or was copied. open_tail: whether its last block
-    may be shared, or was written before. promised: see `sim.paging.occupancy`.
+    may be shared, or was written before. final: tokens it will have in the end. surplus: room in
+    its last block that it will never use, as far as it is known.
     """
 
-    __slots__ = ("end", "forked", "open_tail", "path", "promised", "public", "start", "tables")
+    __slots__ = (
+        "end",
+        "final",
+        "forked",
+        "open_tail",
+        "path",
+        "public",
+        "start",
+        "surplus",
+        "tables",
+    )
 
     def __init__(self, tables: list[Table], path: PrefixPath, public: int) -> None:
         self.tables = tables
         self.path = path
         self.public = public
         self.forked = self.open_tail = False
-        self.start = self.end = self.promised = 0
+        self.start = self.end = self.final = self.surplus = 0
 
 
 class BlockManager:
@@ -88,7 +99,7 @@ class BlockManager:
         """
         if not self.caching:
             return MISS
-        if self._coordinator.needs_keys and not self.public_length(owner, path):
+        if self._coordinator.needs_keys and path[0][0] < 0 and owner not in self._returning:
             return MISS
         return self._coordinator.find(path, tokens - 1)
 
@@ -101,14 +112,22 @@ class BlockManager:
 
         ``computed`` of them are there already, those of ``hit`` included.
         """
-        tokens = min(tokens, self.longest)
         holding = self.holdings.get(owner)
         if holding is None:
-            tables = hit.tables or [[] for _ in self.groups]
-            return sum(
-                group.first_need(table, tokens, computed)
-                for group, table in zip(self.groups, tables, strict=True)
-            )
+            return self._first_need(computed, tokens, hit)
+        return self._further_need(holding, computed, tokens)
+
+    def _first_need(self, computed: int, tokens: int, hit: Hit) -> int:
+        tokens = min(tokens, self.longest)
+        if not hit.tables:
+            return sum(group.first_need([], tokens, computed) for group in self.groups)
+        pairs = list(zip(self.groups, hit.tables, strict=True))
+        if hit.free is None:
+            hit.free = sum(group.free_in(table, computed) for group, table in pairs)
+        return hit.free + sum(group.first_need(table, tokens, computed) for group, table in pairs)
+
+    def _further_need(self, holding: Holding, computed: int, tokens: int) -> int:
+        tokens = min(tokens, self.longest)
         need = sum(
             group.further_need(table, tokens)
             for group, table in zip(self.groups, holding.tables, strict=True)
@@ -117,48 +136,67 @@ class BlockManager:
 
     # Doing.
 
-    def allocate(
-        self,
-        owner: int,
-        path: PrefixPath,
-        computed: int,
-        n: int,
-        tokens: int,
-        hit: Hit = MISS,
-    ) -> bool:
-        """Make room for ``n`` tokens after the ``computed`` ones, or answer False.
+    def admit(
+        self, owner: int, path: PrefixPath, computed: int, n: int, tokens: int, hit: Hit = MISS
+    ) -> Holding | None:
+        """Give a new holder room for ``n`` tokens after those of ``hit``; None if there is none.
 
         tokens: how many tokens the sequence is known to have; full blocks of them go into the
-        prefix cache, computed or not. Blocks that fell out of a window are given back in any case.
+        prefix cache, computed or not.
         """
-        holding = self.holdings.get(owner)
-        if holding is not None and self.frees:
-            self._drop(holding, computed)
-        if self.need(owner, computed, computed + n, hit) > self.pool.free:
-            return False
-        if holding is None:
-            holding = self._adopt(owner, path, computed, hit)
-        elif holding.open_tail:
-            self._unshare_tails(holding, computed)
-        end = min(computed + n, self.longest)
-        for group, table in zip(self.groups, holding.tables, strict=True):
-            group.grow(table, end)
-        holding.start, holding.end = computed, computed + n
-        if self.caching:
-            self._publish(holding, min(computed + n, tokens))
-        return True
-
-    def _adopt(self, owner: int, path: PrefixPath, computed: int, hit: Hit) -> Holding:
+        if self._first_need(computed, computed + n, hit) > self.pool.free:
+            return None
         if hit.tables:
             tables = [
                 group.adopt(table, computed)
                 for group, table in zip(self.groups, hit.tables, strict=True)
             ]
         else:
-            tables = [Table([]) for _ in self.groups]
+            tables = [Table([], group.size) for group in self.groups]
         holding = Holding(tables, path, self.public_length(owner, path))
         self.holdings[owner] = holding
+        self._grow(holding, computed, n, tokens)
         return holding
+
+    def extend(self, holding: Holding, computed: int, n: int, tokens: int) -> bool:
+        """Make room for ``n`` tokens after the ``computed`` ones, or answer False.
+
+        Blocks that fell out of a window are given back in any case.
+        """
+        if self.frees:
+            self._drop(holding, computed)
+        if self._further_need(holding, computed, computed + n) > self.pool.free:
+            return False
+        if holding.open_tail:
+            self._unshare_tails(holding, computed)
+        self._grow(holding, computed, n, tokens)
+        return True
+
+    def extend_by_one(self, holding: Holding, computed: int) -> bool:
+        """`extend` for a sequence that decodes: the token after the ``computed`` ones."""
+        if holding.open_tail or not self.foreseeable:
+            return self.extend(holding, computed, 1, computed + 1)
+        if self.frees:
+            self._drop(holding, computed)
+        pool = self.pool
+        grown = [table for table in holding.tables if len(table.blocks) * table.size <= computed]
+        if grown:
+            if len(grown) > pool.free:
+                return False
+            for table in grown:
+                table.blocks.append(pool.take_one())
+        holding.start, holding.end = computed, computed + 1
+        if self.caching:
+            self._publish(holding, computed + 1)
+        return True
+
+    def _grow(self, holding: Holding, computed: int, n: int, tokens: int) -> None:
+        end = min(computed + n, self.longest)
+        for group, table in zip(self.groups, holding.tables, strict=True):
+            group.grow(table, end)
+        holding.start, holding.end = computed, computed + n
+        if self.caching:
+            self._publish(holding, min(computed + n, tokens))
 
     def _drop(self, holding: Holding, computed: int) -> None:
         """Give back what fell out of windows, before anything is taken."""
@@ -189,7 +227,7 @@ class BlockManager:
 
     def _tell(self, holding: Holding, group: Group, first: int, blocks: Blocks) -> None:
         if holding.forked:
-            blocks = [0 if self.pool.key_of(block) is not None else block for block in blocks]
+            blocks = [0 if self.pool.key_of(block) else block for block in blocks]
         group.publish(holding.path, first, blocks)
 
     def release(self, owner: int, returning: bool = False) -> None:
@@ -232,7 +270,7 @@ class BlockManager:
         tables = []
         for group in self.groups:
             first, stop = group.skipped(computed) // group.size, -(-computed // group.size)
-            table = Table([0] * first + self.pool.take(stop - first))
+            table = Table([0] * first + self.pool.take(stop - first), group.size)
             table.cached = computed // group.size
             tables.append(table)
         holding = Holding(tables, path, self.public_length(owner, path))
@@ -263,7 +301,7 @@ class BlockManager:
             if tokens % group.size and table.blocks[-1]:
                 self.pool.unpublish(table.blocks[-1])
         holding.start = holding.end = tokens
-        holding.promised = 0
+        holding.surplus = 0
         self._open_tail(holding)
 
     def _open_tail(self, holding: Holding) -> None:
@@ -275,7 +313,7 @@ class BlockManager:
         source = self.holdings[parent]
         tables = []
         for group, table in zip(self.groups, source.tables, strict=True):
-            twin = Table(table.blocks.copy())
+            twin = Table(table.blocks.copy(), table.size)
             twin.live, twin.cached, twin.state = table.live, table.cached, table.state
             tables.append(twin)
             self.pool.share(group.held(table))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from sim.paging.groups import Group, Table
-from sim.paging.manager import BlockManager
+from sim.paging.manager import BlockManager, Holding
 from sim.policies.base import Usage
 from sim.sequence import Sequence
 
@@ -123,10 +123,10 @@ class Occupancy:
 
 
 class Totals:
-    """Tokens and promised room of all sequences, kept up to date where that is all one needs.
+    """Tokens of all sequences, and room that they will never use, kept up to date.
 
-    That is with one group, of full attention, and no open tails: then what the prefix cache lets
-    sequences share are whole blocks.
+    That is all one needs with one group, of full attention, and no open tails: then what the
+    prefix cache lets sequences share are whole blocks, and every table entry is a hold of one.
     """
 
     def __init__(self, manager: BlockManager) -> None:
@@ -134,46 +134,49 @@ class Totals:
         groups = manager.groups
         self._enough = len(groups) == 1 and groups[0].spec.kind == "full"
         self._size = groups[0].size
-        self._visited: set[int] = set()
+        self._visits = 0
         self.tokens = 0
-        self.promised = 0
+        self.surplus = 0
 
     @property
     def enough(self) -> bool:
         """Whether the totals tell everything now."""
         return self._enough and not self._manager.open_tails
 
-    def visited(self, seq: Sequence, before: int) -> None:
-        """``seq``, which had room for ``before`` tokens, was given room in this step."""
-        if self._enough:
-            self._visited.add(seq.id)
-            self.tokens += self._manager.holdings[seq.id].end - before
-            self.promise(seq)
+    def usage(self, occupancy: Occupancy) -> Usage:
+        """The usage at this moment, if the totals are enough."""
+        pool, size = self._manager.pool, self._size
+        entries = pool.size - 1 - pool.free + pool.extra_holds
+        reserved = entries * size - self.surplus - self.tokens
+        live = self.tokens - pool.extra_holds * size
+        return occupancy.split(live, reserved, len(pool.sharers) * size)
 
-    def promise(self, seq: Sequence) -> None:
-        """The table of ``seq`` may have grown."""
-        if self._enough:
-            holding = self._manager.holdings[seq.id]
-            room = len(holding.tables[0].blocks) * self._size
-            promised = min(room, max(final_length(seq), holding.end))
-            self.promised += promised - holding.promised
-            holding.promised = promised
+    def came(self, seq: Sequence, holding: Holding) -> None:
+        """``seq`` holds something that it did not hold before."""
+        holding.final = final_length(seq)
+        self.tokens += holding.end
+        self.grew(holding)
 
-    def came(self, seq: Sequence) -> None:
-        """``seq`` holds something without having been given room for it."""
-        if self._enough:
-            self.tokens += self._manager.holdings[seq.id].end
-            self.promise(seq)
+    def visited(self, holding: Holding, n: int) -> None:
+        """A sequence was given room for ``n`` more tokens in this step."""
+        self._visits += 1
+        self.tokens += n
+        self.grew(holding)
 
-    def left(self, seq: Sequence) -> None:
-        """``seq`` is about to give everything back."""
-        if self._enough:
-            holding = self._manager.holdings[seq.id]
-            self._visited.discard(seq.id)
-            self.tokens -= max(holding.end, seq.computed)
-            self.promised -= holding.promised
+    def grew(self, holding: Holding) -> None:
+        """The table may have grown."""
+        surplus = len(holding.tables[0].blocks) * self._size - holding.final
+        if surplus > holding.surplus:
+            self.surplus += surplus - holding.surplus
+            holding.surplus = surplus
+
+    def left(self, seq: Sequence, holding: Holding) -> None:
+        """``seq`` no longer holds anything."""
+        self._visits -= holding.end > seq.computed
+        self.tokens -= max(holding.end, seq.computed)
+        self.surplus -= holding.surplus
 
     def stepped(self, runs: int) -> None:
         """A step of ``runs`` runs was scheduled: those not visited have got one token more."""
-        self.tokens += runs - len(self._visited)
-        self._visited.clear()
+        self.tokens += runs - self._visits
+        self._visits = 0

@@ -1,15 +1,18 @@
 """The pool of blocks: who is free and in which order, who is shared, and what blocks hold.
 
-vLLM's ``block_pool.py`` and ``kv_cache_utils.FreeKVCacheBlockQueue``, with the same order of
-blocks but another shape: the free queue is made of *runs*, the lists in which blocks were given
+vLLM's ``block_pool.py`` and ``kv_cache_utils.FreeKVCacheBlockQueue``: the same blocks in the same
+order, in another shape. The free queue is made of *runs*, the lists in which blocks were given
 back. A run is read from its end, because a sequence's last block is to be reused first; so a
 whole block table is freed by appending it, and blocks are taken by cutting a slice off a run.
+What a taken block held is forgotten on the block's side only. The other way, from key to block,
+is checked when it is gone.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 from sim.errors import IntegrityError
 
@@ -17,7 +20,7 @@ NULL_BLOCK = 0
 
 
 class BlockPool:
-    """Blocks 1 .. ``size`` - 1; block 0 is the null block, which is never free nor hashed.
+    """Blocks 1 .. ``size`` - 1; block 0 is the null block, which is never free nor found.
 
     free: number of free blocks. sharers: for every block with several holders, how many there
     are beyond the first. extra_holds: their sum. evicted: set it to a list to be told of every
@@ -32,13 +35,14 @@ class BlockPool:
         self.evicted: list[int] | None = None
         self._queue: deque[list[int]] = deque([list(range(size - 1, 0, -1))])
         self._emptied = 0
-        self._key_of: dict[int, int] = {}
+        self._key_of = [0] * size
+        """0: the block cannot be found."""
         self._oldest: dict[int, int] = {}
-        self._copies: dict[int, list[int]] = {}
+        """The block that has had a key for the longest time, if it still has."""
+        self._later: dict[int, list[int]] = {}
+        """Blocks that were given the same key later, in order, if they still have it."""
         self._run_of: dict[int, list[int]] = {}
-        """The run of the free queue that a free block with a key is in."""
-        self.find = self._oldest.get
-        """The oldest block that holds a key, or None."""
+        """The run that a block was given back in, if it still is there."""
 
     # Taking and giving.
 
@@ -58,9 +62,14 @@ class BlockPool:
                 missing -= len(run)
                 queue.popleft()
                 self._emptied -= not run
+                run.clear()
         self.free -= n
-        if self._key_of:
-            self._forget(taken)
+        if self._oldest:
+            key_of = self._key_of
+            if self.evicted is not None:
+                self.evicted += [block for block in taken if key_of[block]]
+            for block in taken:
+                key_of[block] = 0
         return taken
 
     def take_one(self) -> int:
@@ -69,31 +78,29 @@ class BlockPool:
         while not queue[0]:
             queue.popleft()
             self._emptied -= 1
-        block = queue[0].pop()
-        if not queue[0]:
+        run = queue[0]
+        block = run.pop()
+        if not run:
             queue.popleft()
         self.free -= 1
-        if block in self._key_of:
-            self._forget([block])
+        if self._key_of[block]:
+            self._key_of[block] = 0
+            if self.evicted is not None:
+                self.evicted.append(block)
         return block
 
-    def give(self, blocks: list[int]) -> int:
-        """Give one hold of each of ``blocks`` back, the last block first; how many became free.
+    def give(self, blocks: list[int]) -> None:
+        """Give one hold of each of ``blocks`` back, the last block first.
 
-        The list, without null blocks, becomes the pool's own.
+        The list, which has no null blocks, becomes the pool's own.
         """
         if self.sharers:
             blocks = self._unshared(blocks)
-        if not blocks:
-            return 0
-        if self._key_of:
-            run_of, key_of = self._run_of, self._key_of
-            for block in blocks:
-                if block in key_of:
-                    run_of[block] = blocks
-        self._queue.append(blocks)
-        self.free += len(blocks)
-        return len(blocks)
+        if blocks:
+            if self._oldest:
+                self._run_of.update(dict.fromkeys(blocks, blocks))
+            self._queue.append(blocks)
+            self.free += len(blocks)
 
     def _unshared(self, blocks: list[int]) -> list[int]:
         """Those of ``blocks`` that had one holder; the others have one less now."""
@@ -124,16 +131,10 @@ class BlockPool:
 
     def touch(self, blocks: list[int]) -> None:
         """One more hold of each of ``blocks``, all with keys; free ones leave the queue."""
-        held = []
-        leaving: dict[int, tuple[list[int], set[int]]] = {}
-        for block in blocks:
-            run = self._run_of.pop(block, None)
-            if run is None:
-                held.append(block)
-            else:
-                leaving.setdefault(id(run), (run, set()))[1].add(block)
-        for run, gone in leaving.values():
+        held = blocks
+        for run, gone in self._by_run(blocks):
             self.free -= len(gone)
+            held = [block for block in held if block not in gone]
             run[:] = [block for block in run if block not in gone]
             self._emptied += not run
         if self._emptied > 16 + len(self._queue) // 2:
@@ -142,76 +143,125 @@ class BlockPool:
         if held:
             self.share(held)
 
+    def free_among(self, blocks: list[int]) -> int:
+        """How many of ``blocks``, all with keys or null, are free."""
+        return sum(len(inside) for _, inside in self._by_run(blocks))
+
+    def _by_run(self, blocks: list[int]) -> list[tuple[list[int], set[int]]]:
+        """The runs of the free queue that any of ``blocks`` are in, and which are in each."""
+        run_of, seen = self._run_of, set()
+        found = []
+        for block in blocks:
+            run = run_of.get(block)
+            if run and id(run) not in seen:
+                seen.add(id(run))
+                inside = set(run).intersection(blocks)
+                if inside:
+                    found.append((run, inside))
+        return found
+
     def holds_of(self, block: int) -> int:
         """Holders of a block that is not free."""
         return 1 + self.sharers.get(block, 0)
 
-    def free_among(self, blocks: list[int]) -> int:
-        """How many of ``blocks``, all with keys or null, are free."""
-        run_of = self._run_of
-        return sum(1 for block in blocks if block in run_of)
-
     # The prefix cache.
 
-    def key_of(self, block: int) -> int | None:
-        """The key of a block, or None."""
-        return self._key_of.get(block)
+    def find(self, key: int) -> int:
+        """The block that has had ``key`` for the longest time, or the null block."""
+        block = self._oldest.get(key, NULL_BLOCK)
+        if block and self._key_of[block] != key:
+            return self._next_oldest(key)
+        return block
+
+    def find_leading(self, keys: Sequence[int]) -> list[int]:
+        """Blocks with the first, second, ... of ``keys``, up to the first that none has."""
+        found: list[int] = list(iter(map(self._oldest.get, keys).__next__, None))
+        held = list(map(self._key_of.__getitem__, found))
+        if held == list(keys[: len(found)]):
+            return found
+        blocks = []
+        for key in keys:
+            block = self.find(key)
+            if not block:
+                break
+            blocks.append(block)
+        return blocks
+
+    def find_each(self, keys: Sequence[int]) -> list[int]:
+        """For every key the block that `find` finds."""
+        found = list(map(self._oldest.get, keys, repeat(NULL_BLOCK)))
+        held = list(map(self._key_of.__getitem__, found))
+        if held == list(keys):
+            return found
+        return [
+            block if key == own or not block else self.find(key)
+            for block, own, key in zip(found, held, keys, strict=True)
+        ]
+
+    def key_of(self, block: int) -> int:
+        """The key of a block, 0 if it cannot be found."""
+        return self._key_of[block]
 
     def publish(self, keys: Sequence[int], blocks: list[int]) -> None:
         """Let ``blocks``, which are held and have no key, be found under ``keys``."""
-        if self._oldest.keys().isdisjoint(keys):
-            self._oldest.update(zip(keys, blocks, strict=True))
+        key_of, oldest = self._key_of, self._oldest
+        if oldest.keys().isdisjoint(keys):
+            oldest.update(zip(keys, blocks, strict=True))
         else:
             for key, block in zip(keys, blocks, strict=True):
-                if key in self._oldest:
-                    self._copies.setdefault(key, []).append(block)
+                if self.find(key):
+                    self._append_later(key, block)
                 else:
-                    self._oldest[key] = block
-        self._key_of.update(zip(blocks, keys, strict=True))
+                    oldest[key] = block
+        for key, block in zip(keys, blocks, strict=True):
+            key_of[block] = key
+        if len(oldest) > 2 * self.size + 64:
+            for key in list(oldest):
+                self.find(key)
+
+    def publish_one(self, key: int, block: int) -> None:
+        """Let a block, which is held and has no key, be found under ``key``."""
+        if self.find(key):
+            self._append_later(key, block)
+        else:
+            self._oldest[key] = block
+        self._key_of[block] = key
 
     def unpublish(self, block: int) -> None:
         """Let a held block no longer be found, as it is to be written again."""
-        key = self._key_of.pop(block, None)
-        if key is not None:
-            self._withdraw(key, block)
+        self._key_of[block] = 0
 
     def forget_keys(self) -> None:
         """Empty the prefix cache."""
-        for known in (self._key_of, self._oldest, self._copies, self._run_of):
-            known.clear()
+        self._key_of = [0] * self.size
+        self._oldest.clear()
+        self._later.clear()
 
-    def _forget(self, taken: list[int]) -> None:
-        """Drop the keys of blocks that were free until now."""
-        key_of, run_of, evicted = self._key_of, self._run_of, self.evicted
-        for block in taken:
-            key = key_of.pop(block, None)
-            if key is not None:
-                del run_of[block]
-                if evicted is not None:
-                    evicted.append(block)
-                self._withdraw(key, block)
+    def _append_later(self, key: int, block: int) -> None:
+        """Queue up for a key that others have. A block that once had it too queues up anew."""
+        later = [other for other in self._later.get(key, ()) if self._key_of[other] == key]
+        self._later[key] = [*later, block]
 
-    def _withdraw(self, key: int, block: int) -> None:
-        others = self._copies.get(key)
-        if others is None:
+    def _next_oldest(self, key: int) -> int:
+        """Who has ``key`` now that the oldest has lost it; the null block if nobody has."""
+        later = [block for block in self._later.pop(key, ()) if self._key_of[block] == key]
+        if not later:
             del self._oldest[key]
-            return
-        if self._oldest[key] == block:
-            self._oldest[key] = others.pop(0)
-        else:
-            others.remove(block)
-        if not others:
-            del self._copies[key]
+            return NULL_BLOCK
+        self._oldest[key] = later[0]
+        if len(later) > 1:
+            self._later[key] = later[1:]
+        return later[0]
 
     @property
     def cached_blocks(self) -> int:
-        """Blocks that hold a key, free or not."""
-        return len(self._key_of)
+        """Blocks that can be found, free or not."""
+        return self.size - self._key_of.count(0)
 
     @property
     def cached_keys(self) -> int:
         """Distinct keys; fewer than blocks where the same content was computed twice."""
-        return len(self._oldest)
+        return len(set(self._key_of)) - 1
 
     # Looking at it.
 
@@ -230,11 +280,11 @@ class BlockPool:
         shared = {block: n - 1 for block, n in held.items() if n > 1}
         if shared != self.sharers or sum(shared.values()) != self.extra_holds:
             raise IntegrityError(f"holders differ: {shared} held, {self.sharers} counted")
-        found = sorted([*self._oldest.values(), *(b for c in self._copies.values() for b in c)])
-        if found != sorted(self._key_of):
-            raise IntegrityError("the prefix cache and its blocks disagree")
-        keyed_and_free = {block for block in queue if block in self._key_of}
-        if keyed_and_free != self._run_of.keys():
-            raise IntegrityError("a free block with a key cannot be found in the queue")
+        for block, key in enumerate(self._key_of):
+            if key and block not in (self._oldest.get(key), *self._later.get(key, ())):
+                raise IntegrityError(f"block {block} cannot be found under its key")
+        for run in self._queue:
+            if any(self._key_of[b] and self._run_of.get(b) is not run for b in run):
+                raise IntegrityError("a free block with a key cannot be found in the queue")
         if sum(not run for run in self._queue) != self._emptied:
             raise IntegrityError("emptied runs are miscounted")

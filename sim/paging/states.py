@@ -31,7 +31,7 @@ class StateGroup(WindowGroup):
     ) -> list[Blocks]:
         """The rightmost cached state; what is before it stays null."""
         stop = longest // self.size
-        columns = self._columns(peers, path, stop)
+        columns = self._columns(peers, path, 0, stop)
         every = alignment // self.size
         for i in range(stop - 1, -1, -1):
             if (i + 1) % every == 0 and all(column[i] for column in columns):
@@ -42,14 +42,11 @@ class StateGroup(WindowGroup):
         """More than there is if the state that was found is only being computed in this step."""
         if hit and self.pool.key_of(hit[-1]) in self._fresh:
             return self.pool.size + 1
-        return self._first_need(hit, tokens, computed)
-
-    def _first_need(self, hit: Blocks, tokens: int, computed: int) -> int:
         return super().first_need(hit, tokens, computed)
 
     def _publish(self, keys: Sequence[int], blocks: Blocks) -> None:
         super()._publish(keys, blocks)
-        self._fresh.update(keys)
+        self._fresh.update(key for key, block in zip(keys, blocks, strict=True) if block)
 
     def step_ends(self) -> None:
         """The states of this step are computed."""
@@ -59,9 +56,10 @@ class StateGroup(WindowGroup):
 class AlignedStateGroup(StateGroup):
     """Mode ``align``: a table is null but for its last block, and the one before it for a step."""
 
-    def _first_need(self, hit: Blocks, tokens: int, computed: int) -> int:
-        grows = -(-tokens // self.size) > len(hit)
-        return grows + self.pool.free_among(hit)
+    def first_need(self, hit: Blocks, tokens: int, computed: int) -> int:
+        """One block for the latest state."""
+        need = super().first_need(hit, tokens, computed)
+        return need if need > self.pool.size else min(need, 1)
 
     def further_need(self, table: Table, tokens: int) -> int:
         """One real block whenever the table grows."""

@@ -26,9 +26,13 @@ class WindowGroup(Group):
         however short. A run may only end at a multiple of ``alignment``.
         """
         stop = longest // self.size
-        columns = self._columns(peers, path, stop)
         wanted = -(-(self.window - 1) // self.size)
         every = alignment // self.size
+        if 0 < wanted <= stop and stop % every == 0:
+            columns = self._columns(peers, path, stop - wanted, stop)
+            if all(map(all, columns)):
+                return [[0] * (stop - wanted) + column for column in columns]
+        columns = self._columns(peers, path, 0, stop)
         run = 0
         for i in range(stop - 1, -1, -1):
             if not all(column[i] for column in columns):
@@ -40,10 +44,16 @@ class WindowGroup(Group):
         run -= run % every
         return [column[:run] for column in columns]
 
-    def _columns(self, peers: Sequence[Group], path: PrefixPath, stop: int) -> list[Blocks]:
-        """For every peer the cached block of each entry, 0 where there is none."""
+    def _columns(
+        self, peers: Sequence[Group], path: PrefixPath, first: int, stop: int
+    ) -> list[Blocks]:
+        """For every peer the cached blocks of entries ``first .. stop - 1``, 0 for none."""
         return [
-            [peer.pool.find(key) or 0 for keys in peer.keys.keys(path, 0, stop) for key in keys]
+            [
+                block
+                for keys in peer.keys.keys(path, first, stop)
+                for block in peer.pool.find_each(keys)
+            ]
             for peer in peers
         ]
 

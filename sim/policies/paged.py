@@ -200,27 +200,38 @@ class Paged(PagedOperations, Policy):
 
     def allocate(self, seq: Sequence, n: int, hit: int = 0) -> bool:
         """Blocks for ``n`` tokens, after those of the prefix that the last lookup found."""
-        computed, known = seq.computed + hit, seq.id in self._seqs
-        found = self._hit_of(seq, hit)
-        if not self.manager.allocate(seq.id, seq.path, computed, n, seq.tokens, found):
-            need = self.manager.need(seq.id, computed, computed + n, found)
-            self._refusal = _Refusal(seq, need, not hit)
+        manager, computed = self.manager, seq.computed
+        holding = manager.holdings.get(seq.id)
+        if holding is None:
+            return self._admit(seq, n, computed + hit, self._hit_of(seq, hit))
+        if n == 1 and seq.tokens == computed + 1:
+            fits = manager.extend_by_one(holding, computed)
+        else:
+            fits = manager.extend(holding, computed, n, seq.tokens)
+        if fits:
+            self._totals.visited(holding, n)
+        return fits
+
+    def _admit(self, seq: Sequence, n: int, computed: int, hit: Hit) -> bool:
+        holding = self.manager.admit(seq.id, seq.path, computed, n, seq.tokens, hit)
+        if holding is None:
+            need = self.manager.need(seq.id, computed, computed + n, hit)
+            self._refusal = _Refusal(seq, need, not computed)
             return False
         self._seqs[seq.id] = seq
-        self._totals.visited(seq, computed if known else 0)
+        self._totals.came(seq, holding)
+        self._totals.visited(holding, 0)
         return True
 
     def release(self, seq: Sequence) -> None:
         """Free all blocks, the last first; a preempted sequence may find them again."""
         if self._seqs.pop(seq.id, None) is not None:
-            self._totals.left(seq)
+            self._totals.left(seq, self.manager.holdings[seq.id])
         self.manager.release(seq.id, returning=seq.status is Status.PREEMPTED)
 
     def commit(self, step: Step) -> Placement:
         """Whole blocks are read; shared blocks that are written to were copied."""
-        self.manager.step_ends()
-        self._totals.stepped(len(step.runs))
-        self._owe_copies()
+        self.settle(step)
         starts, sizes = (
             np.array([(start, n) for _, start, n in step.runs], dtype=np.int64).reshape(-1, 2).T
         )
@@ -230,6 +241,13 @@ class Paged(PagedOperations, Policy):
             for group, serving in zip(self.groups, self._serving, strict=True)
         )
         return self.placed(step, reads)
+
+    def settle(self, step: Step) -> None:
+        """The part of `commit` without which the next step cannot be scheduled."""
+        self.manager.step_ends()
+        self._totals.stepped(len(step.runs))
+        if self.manager.moved:
+            self._owe_copies()
 
     def _owe_copies(self) -> None:
         """A copy for every block that was copied before writing, per layer group it holds."""
@@ -260,7 +278,7 @@ class Paged(PagedOperations, Policy):
         """All blocks are shared; the last is copied by whoever writes to it first."""
         self.manager.fork(parent.id, child.id, child.path)
         self._seqs[child.id] = child
-        self._totals.came(child)
+        self._totals.came(child, self.manager.holdings[child.id])
         return True
 
     def swap_out(self, seq: Sequence) -> int:
@@ -276,7 +294,7 @@ class Paged(PagedOperations, Policy):
             self._refusal = _Refusal(seq, need, True)
             return None
         self._seqs[seq.id] = seq
-        self._totals.came(seq)
+        self._totals.came(seq, self.manager.holdings[seq.id])
         return self.held_bytes(seq)
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> PagedRun | None:
@@ -300,9 +318,10 @@ class Paged(PagedOperations, Policy):
 
     def _visit(self, seq: Sequence, computed: int) -> None:
         """One token of a decode run."""
-        if not self.manager.allocate(seq.id, seq.path, computed, 1, computed + 1):
+        holding = self.manager.holdings[seq.id]
+        if not self.manager.extend_by_one(holding, computed):
             raise IntegrityError(f"{seq!r} finds no room in a decode run that was planned")
-        self._totals.promise(seq)
+        self._totals.grew(holding)
 
     def _stepped(self, seqs: int, steps: int) -> None:
         self.manager.step_ends()
@@ -312,13 +331,9 @@ class Paged(PagedOperations, Policy):
 
     def usage(self) -> tuple[Usage, ...]:
         """One pool; its cells are tokens of one group."""
-        totals, occupancy = self._totals, self._occupancy
-        if not totals.enough:
-            return (occupancy.count(self._seqs.values()),)
-        pool = self.manager.pool
-        live = totals.tokens - pool.extra_holds * occupancy.block_cells
-        shared = len(pool.sharers) * occupancy.block_cells
-        return (occupancy.split(live, totals.promised - totals.tokens, shared),)
+        if self._totals.enough:
+            return (self._totals.usage(self._occupancy),)
+        return (self._occupancy.count(self._seqs.values()),)
 
     def holders(self) -> Iterable[int]:
         """Ids of all sequences with blocks."""

@@ -51,12 +51,12 @@ class PagedOperations(Policy):
         for group, table in zip(groups, holding.tables, strict=True):
             if group.spec.kind == "recurrent" or table.live * group.size > group.skipped(start):
                 return False
-        self._totals.left(owner)
+        self._totals.left(owner, holding)
         self.manager.cut(seq, start)
         owner.tokens = owner.computed = start
         owner.path = holding.path = self._diverging(owner, start)
         holding.public = min(holding.public, start)
-        self._totals.came(owner)
+        self._totals.came(owner, holding)
         return True
 
     def _diverging(self, seq: Sequence, start: int) -> PrefixPath:
