@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
@@ -94,6 +95,9 @@ class CupyBackend(Backend):
 @cache
 def _module(cupy: Any, file: str, defines: tuple[tuple[str, object], ...]) -> Any:
     options = ["-std=c++17", f"-I{FOLDER}", *(f"-D{name}={value}" for name, value in defines)]
+    # CuPy keeps what it compiled by source and options; a changed header must count too.
+    header = hashlib.sha256(source_of("numbers.cuh").encode()).hexdigest()
+    options.append(f"-DHEADER_{header[:16]}")
     return cupy.RawModule(code=source_of(file), options=tuple(options))
 
 

@@ -18,10 +18,12 @@ def attention(
     """
     n, heads, _ = q.shape
     kv_heads = k.shape[1]
+    if not len(k):
+        return xp.zeros((n, heads, v.shape[-1]), q.dtype)
     grouped = q.reshape(n, kv_heads, heads // kv_heads, -1).transpose(1, 2, 0, 3)
     scores = xp.matmul(grouped, k.transpose(1, 2, 0)[:, None]) * scale
     scores = xp.where(mask, scores, -xp.inf)
-    largest = xp.max(scores, axis=-1, keepdims=True, initial=-xp.inf)
+    largest = scores.max(axis=-1, keepdims=True)
     if sinks is not None:
         sink = sinks.reshape(kv_heads, -1, 1, 1)
         largest = xp.maximum(largest, sink)

@@ -148,12 +148,14 @@ class KVStore:
         """Put rows ``which`` of those that were swapped out (by their place) into ``cells``."""
         backend = self.backend
         backend.synchronize()
-        cells = backend.on_device(cells)
-        self.k[:, cells] = backend.on_device(rows.k[:, which])
+        cells, which = backend.on_device(cells), backend.on_device(which)
+        # Whole and then chosen from, since only a whole buffer is carried without waiting.
+        k, v = backend.on_device(rows.k), backend.on_device(rows.v)
+        self.k[:, cells] = k[:, which]
         if self.v_transposed:
-            self.v[..., cells] = backend.on_device(rows.v[..., which])
+            self.v[..., cells] = v[..., which]
         else:
-            self.v[:, cells] = backend.on_device(rows.v[:, which])
+            self.v[:, cells] = v[:, which]
 
 
 def _check_blocks(what: str, form: Format, elements: int) -> None:

@@ -28,15 +28,24 @@ QUERY_TILE = 512
 
 
 class AttentionBenches:
-    """Benches of decode and prefill attention over one layer of a store of ``cells`` cells."""
+    """Benches of decode and prefill attention over one layer of a store of ``cells`` cells.
+
+    matrix_type: of the products of a prefill, which are the array module's.
+    """
 
     def __init__(
-        self, backend: Backend, shape: GroupShape, cells: int, store: Callable[[str], KVStore]
+        self,
+        backend: Backend,
+        shape: GroupShape,
+        cells: int,
+        store: Callable[[str], KVStore],
+        matrix_type: str,
     ) -> None:
         self._backend = backend
         self._shape = shape
         self._cells = cells
         self._store = store
+        self._matrix_type = matrix_type
         self._flops = 2 * shape.heads * (shape.row.k_dim + shape.row.v_dim)
 
     def decode(self, point: Point) -> Bench:
@@ -123,9 +132,9 @@ class AttentionBenches:
 
     def _chunk(self, store: KVStore, q: Array, cells: slice, prefix: int) -> None:
         xp = self._backend.xp
-        k, v = store.read(0, cells)
+        k, v = (part.astype(self._matrix_type, copy=False) for part in store.read(0, cells))
         for first in range(0, len(q), QUERY_TILE):
-            tile = q[first : first + QUERY_TILE]
+            tile = q[first : first + QUERY_TILE].astype(self._matrix_type, copy=False)
             end = prefix + first + len(tile)
             mask = xp.arange(end)[None] <= prefix + first + xp.arange(len(tile))[:, None]
             attention(xp, tile, k[:end], v[:end], mask, self._shape.scale)

@@ -45,7 +45,9 @@ class Benches:
         self._rng = np.random.default_rng(0)
         self._stores: dict[str, KVStore] = {}
         self._weights: tuple[tuple[int, int], Array] | None = None
-        self._attention = AttentionBenches(backend, self.shape, extent.cells, self.store)
+        self._attention = AttentionBenches(
+            backend, self.shape, extent.cells, self.store, self.matrix_type
+        )
 
     def of(self, point: Point) -> Bench:
         """The variants and the terms of a point."""

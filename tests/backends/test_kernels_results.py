@@ -1,8 +1,12 @@
-"""The CUDA kernels, run on the CPU, do what the array code does: to the bit where rows are kept."""
+"""The CUDA kernels do what the array code does: to the bit where rows are kept.
+
+They run on the CPU, device, and on a GPU where there is one.
+"""
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,20 +25,20 @@ CELLS = 64
 ROW = RowShape(2, 64, 64)
 
 
-@pytest.fixture(scope="module")
-def emulated():
+@pytest.fixture(scope="module", params=["emulated", pytest.param("cupy", marks=pytest.mark.gpu)])
+def device(request):
     try:
-        return backend_of("emulated")
+        return backend_of(request.param)
     except InputError as missing:
         pytest.skip(str(missing))
 
 
-def pair(emulated, kind: str, row: RowShape = ROW, cells: int = CELLS, layers: int = 2):
+def pair(device, kind: str, row: RowShape = ROW, cells: int = CELLS, layers: int = 2):
     """A plain store and one of kernels, with the same rows in all cells."""
     rng = np.random.default_rng(5)
     stores = (
         KVStore(Backend(), cells, row, kind, kind, layers=layers),
-        KernelStore(emulated, cells, row, kind, kind, layers=layers),
+        KernelStore(device, cells, row, kind, kind, layers=layers),
     )
     for layer in range(layers):
         k = rng.normal(size=(cells, row.kv_heads, row.k_dim)).astype(np.float32)
@@ -48,22 +52,36 @@ def pair(emulated, kind: str, row: RowShape = ROW, cells: int = CELLS, layers: i
 
 
 def assert_same(one: KVStore, other: KVStore) -> None:
-    assert one.k.tobytes() == other.k.tobytes()
-    assert one.v.tobytes() == other.v.tobytes()
+    for mine, theirs in ((one.k, other.k), (one.v, other.v)):
+        assert mine.tobytes() == other.backend.on_host(theirs).tobytes()
+
+
+def attended(device, store: KVStore, q, batch: DecodeBatch, scale: float, sinks=None):
+    """`decode` with everything put on the device, and its output brought back."""
+    put = device.on_device
+    moved = replace(
+        batch,
+        where=put(batch.where),
+        first=put(batch.first),
+        end=put(batch.end),
+        mask=None if batch.mask is None else put(batch.mask),
+    )
+    sinks = None if sinks is None else put(sinks)
+    return device.on_host(decode(store, 0, put(q), moved, scale, sinks))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_rows_are_written_and_read_to_the_bit(emulated, kind):
-    plain, kernels = pair(emulated, kind)
+def test_rows_are_written_and_read_to_the_bit(device, kind):
+    plain, kernels = pair(device, kind)
     assert_same(plain, kernels)
     cells = np.array([7, 0, 63, 7])
     for mine, theirs in zip(kernels.read(1, cells), plain.read(1, cells), strict=True):
-        assert mine.dtype == theirs.dtype and (mine == theirs).all()
+        assert mine.dtype == theirs.dtype and (device.on_host(mine) == theirs).all()
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_keys_are_turned_to_the_bit(emulated, kind):
-    plain, kernels = pair(emulated, kind)
+def test_keys_are_turned_to_the_bit(device, kind):
+    plain, kernels = pair(device, kind)
     cells, deltas = np.array([9, 2, 40, 41]), np.array([-5, 3, -300, 1])
     before = plain.k.copy()
     for store in (plain, kernels):
@@ -84,8 +102,8 @@ def test_keys_are_turned_to_the_bit(emulated, kind):
     ],
     ids=["apart", "down", "up", "scattered", "nothing"],
 )
-def test_runs_are_copied(emulated, kind, src, dst):
-    plain, kernels = pair(emulated, kind, RowShape(1, 32, 32))
+def test_runs_are_copied(device, kind, src, dst):
+    plain, kernels = pair(device, kind, RowShape(1, 32, 32))
     for store in (plain, kernels):
         store.copy(src, dst)
     assert_same(plain, kernels)
@@ -116,8 +134,8 @@ def int32(values):
         *(("bf16", dim, heads) for dim, heads in itertools.product((32, 128, 256), (2, 16))),
     ],
 )
-def test_decode_through_block_tables(emulated, kind, dim, heads):
-    plain, kernels = pair(emulated, kind, RowShape(2, dim, dim), cells=256, layers=1)
+def test_decode_through_block_tables(device, kind, dim, heads):
+    plain, kernels = pair(device, kind, RowShape(2, dim, dim), cells=256, layers=1)
     rng = np.random.default_rng(9)
     lengths = int32([1, 130, 97])
     table = int32(np.stack([rng.permutation(16) for _ in lengths]))
@@ -128,15 +146,15 @@ def test_decode_through_block_tables(emulated, kind, dim, heads):
         for b, (start, n) in enumerate(zip(batch.first, lengths, strict=True))
     ]
     counts = [np.ones(len(own)) for own in cells]
-    got = decode(kernels, 0, q, batch, dim**-0.5)
+    got = attended(device, kernels, q, batch, dim**-0.5)
     expected = reference(plain, q, cells, counts, dim**-0.5)
     assert np.abs(got - expected).max() < 5e-6 * max(1, np.abs(expected).max())
 
 
-def test_decode_over_a_shared_range_reads_what_is_masked(emulated, monkeypatch):
+def test_decode_over_a_shared_range_reads_what_is_masked(device, monkeypatch):
     """Everything in the range is read, and only what the mask names counts."""
-    plain, kernels = pair(emulated, "f16", cells=320, layers=1)
-    monkeypatch.setattr(emulated, "processors", 40)
+    plain, kernels = pair(device, "f16", cells=320, layers=1)
+    monkeypatch.setattr(device, "processors", 40)
     mask = np.random.default_rng(3).integers(0, 2, (3, 300)).astype(np.uint8)
     mask[2] = 0
     batch = DecodeBatch(
@@ -146,19 +164,19 @@ def test_decode_over_a_shared_range_reads_what_is_masked(emulated, monkeypatch):
     cells = [np.arange(4, 304), np.arange(20, 276), np.arange(4, 304)]
     counts = [mask[0], mask[1][:256], mask[2]]
     for sink in (None, sinks):
-        got = decode(kernels, 0, q, batch, 0.125, sink)
+        got = attended(device, kernels, q, batch, 0.125, sink)
         expected = reference(plain, q, cells, counts, 0.125, sink)
         assert np.abs(got - expected).max() < 5e-6
         assert (got[2] == 0).all()
 
 
-def test_decode_over_a_ring(emulated):
-    plain, kernels = pair(emulated, "f16", cells=100, layers=1)
+def test_decode_over_a_ring(device):
+    plain, kernels = pair(device, "f16", cells=100, layers=1)
     first, end = int32([40, 0]), int32([75, 5])
     batch = DecodeBatch("RING", int32([[10], [60]]), first, end, 35, ring=40)
     cells = [10 + np.arange(40, 75) % 40, 60 + np.arange(5)]
     q = queries(2, 4, 64)
-    got = decode(kernels, 0, q, batch, 0.125)
+    got = attended(device, kernels, q, batch, 0.125)
     expected = reference(plain, q, cells, [np.ones(35), np.ones(5)], 0.125)
     assert np.abs(got - expected).max() < 5e-6
 
@@ -170,13 +188,13 @@ def test_splits_cover_the_longest_sequence(longest, blocks):
     assert (splits - 1) * chunk < longest <= splits * chunk
 
 
-def test_length_splits_do_not_change_the_output(emulated, monkeypatch):
-    _, kernels = pair(emulated, "f32", cells=1100, layers=1)
+def test_length_splits_do_not_change_the_output(device, monkeypatch):
+    _, kernels = pair(device, "f32", cells=1100, layers=1)
     batch = DecodeBatch("RANGE", int32([[0]]), int32([0]), int32([1100]), 1100)
     q = queries(1, 2, 64)
-    split = decode(kernels, 0, q, batch, 0.125)
-    monkeypatch.setattr(emulated, "processors", 0)
-    alone = decode(kernels, 0, q, batch, 0.125)
+    split = attended(device, kernels, q, batch, 0.125)
+    monkeypatch.setattr(device, "processors", 0)
+    alone = attended(device, kernels, q, batch, 0.125)
     assert 0 < np.abs(alone - split).max() < 1e-6
 
 
@@ -184,14 +202,14 @@ def test_length_splits_do_not_change_the_output(emulated, monkeypatch):
     ("policy", "name"),
     [("paged", "shared prefixes, tight"), ("ring", "context shift"), ("contiguous", "growing")],
 )
-def test_a_policy_is_verified_through_the_kernels(emulated, policy, name):
+def test_a_policy_is_verified_through_the_kernels(device, policy, name):
     scenario = next(each for each in scenarios_of(policy) if each.name == name)
-    report = scenario.run(scenario.policy(policy), "emulated")
+    report = scenario.run(scenario.policy(policy), device.name)
     assert report.failures == [] and report.passed
 
 
-def test_a_kernel_that_forgets_the_last_row_is_noticed(emulated, monkeypatch):
-    sound = type(emulated).kernel
+def test_a_kernel_that_forgets_the_last_row_is_noticed(device, monkeypatch):
+    sound = type(device).kernel
 
     def broken(self, file, name, defines):
         launch = sound(self, file, name, defines)
@@ -199,6 +217,6 @@ def test_a_kernel_that_forgets_the_last_row_is_noticed(emulated, monkeypatch):
             return launch
         return lambda grid, block, args: launch(grid, block, (*args[:5], args[5] - 1, *args[6:]))
 
-    monkeypatch.setattr(type(emulated), "kernel", broken)
-    report = GENERAL[0].run(GENERAL[0].policy("paged"), "emulated")
+    monkeypatch.setattr(type(device), "kernel", broken)
+    report = GENERAL[0].run(GENERAL[0].policy("paged"), device.name)
     assert report.failures

@@ -1,0 +1,42 @@
+"""What runs on a bare GPU machine needs NumPy and the standard library only."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BARE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {missing!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Missing())
+import backends.calibrate.run
+import sim.timing.calibration
+from backends.verification.scenarios import GENERAL
+
+for policy in ("paged", "ring", "contiguous", "none"):
+    module = f"sim.policies.{{policy}}:{{ {{'none': 'NoCache'}}.get(policy, policy.title()) }}"
+    scenario = GENERAL[0]
+    assert scenario.run(scenario.policy(module)).passed, policy
+print("passed")
+"""
+MISSING = {
+    *("pandas", "pydantic", "scipy", "simpy", "pyarrow", "matplotlib", "rich", "typer"),
+    *("jinja2", "tomli_w", "joblib", "cupy"),
+}
+
+
+def test_verification_and_calibration_need_numpy_only():
+    done = subprocess.run(
+        [sys.executable, "-c", BARE.format(missing=MISSING)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.strip() == "passed", done.stderr
