@@ -11,7 +11,7 @@ from sim.llamacpp.batch import Refusal
 from sim.llamacpp.context import Context
 from sim.llamacpp.errors import EngineAborts, LlamaCppError
 from sim.llamacpp.geometry import CacheGeometry
-from sim.llamacpp.state import SavedState
+from sim.llamacpp.state import AttentionState, SavedState
 
 #: What was compared, the engine's value and ours.
 Difference = tuple[str, Any, Any]
@@ -34,6 +34,8 @@ class Trace:
 
     def __init__(self, header: Record, geometry: CacheGeometry) -> None:
         self._header = header
+        #: What the recorded library writes per stream with cells, beyond llama.cpp 0c1e57098.
+        self._stream_bytes: int = header.get("state_stream_bytes", 0)
         self._context = Context(geometry, params_from(header["config"]))
         self._log = EventLog()
         self._context.observe(self._log)
@@ -80,7 +82,7 @@ class Trace:
         seqs = range(self._header["n_seqs_observed"])
         ours: Record = {
             "pos": [list(context.seq_pos(seq)) for seq in seqs],
-            "size": [context.state_seq_size(seq) for seq in seqs],
+            "size": [context.state_seq_size(seq) + self._more_bytes_of(seq) for seq in seqs],
         }
         if "cells" in engine:
             ours["cells"] = cells_of(context.state_save())
@@ -156,17 +158,33 @@ class Trace:
         saved = self._context.state_seq_save(op["seq"], partial=bool(op.get("flags")))
         self._saved[op["slot"]] = saved
         self._blob = cells_of(saved)
-        return saved.nbytes
+        return saved.nbytes + self._more_bytes(saved)
 
     def _do_state_load(self, op: Record) -> int:
-        return self._context.state_seq_load(self._saved[op["slot"]], op["seq"])
+        saved = self._saved[op["slot"]]
+        read = self._context.state_seq_load(saved, op["seq"])
+        return read and read + self._more_bytes(saved)
 
     def _do_state_save_all(self, op: Record) -> int:
         saved = self._saved[op["slot"]] = self._context.state_save()
-        return saved.nbytes
+        return saved.nbytes + self._more_bytes(saved)
 
     def _do_state_load_all(self, op: Record) -> int:
-        return self._context.state_load(self._saved[op["slot"]])
+        saved = self._saved[op["slot"]]
+        read = self._context.state_load(saved)
+        return read and read + self._more_bytes(saved)
+
+    # ---- state sizes of other libraries
+
+    def _more_bytes(self, saved: SavedState) -> int:
+        parts = [part for part in saved.parts if isinstance(part, AttentionState)]
+        streams = sum(stream is not None for part in parts for stream in part.streams)
+        return self._stream_bytes * streams
+
+    def _more_bytes_of(self, seq: int) -> int:
+        """The same of a sequence's state, which has cells in every cache where it has any."""
+        caches = self._context.memory.attention_caches().values()
+        return self._stream_bytes * sum(cache.seq_pos_max(seq) >= 0 for cache in caches)
 
 
 def _compare(what: str, engine: Any, ours: Any) -> Difference | None:

@@ -1,0 +1,84 @@
+"""`kvlab record`: recordings of a live engine, to be replayed by `kvlab conform`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from workloads.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from backends.recorder.jobs import Job
+
+ENGINES = ("llama.cpp",)
+LAYOUTS = {"unified": (True,), "streams": (False,), "both": (True, False)}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command()(record)
+
+
+def record(
+    out: Path = typer.Option(..., help="Write the recordings into this folder."),
+    engine: str = typer.Option("llama.cpp", help="Engine to record: llama.cpp."),
+    model: str = typer.Option("all", help="Tiny model by the kind of its cache, or all."),
+    ops: int = typer.Option(100, min=1, help="Random operations of each recording."),
+    seed: int | None = typer.Option(None, help="Seed; a new one each time unless given."),
+    layout: str = typer.Option("both", help="Cells of all sequences: unified, streams or both."),
+    profile: str = typer.Option("all", help="What is drawn: mixed, fill (a full cache) or all."),
+    script: Path | None = typer.Option(
+        None, help="Record the operations in this file (a recording, or one without answers)."
+    ),
+    library: Path | None = typer.Option(
+        None, help="Shared library with llama.cpp's C API; that of xllamacpp unless given."
+    ),
+) -> None:
+    """Record what a live engine does with random or given operations."""
+    from backends.recorder.library import find_library
+    from backends.recorder.process import record as record_all
+
+    if engine not in ENGINES:
+        raise InputError(f"--engine {engine}: expected {' or '.join(ENGINES)}")
+    jobs = _random(model, layout, profile, seed, ops) if script is None else _scripted(script)
+    total = 0
+    for done in record_all(jobs, out, library if library is not None else find_library()):
+        total += done.operations
+        ended = "" if done.signal is None else f", then the engine ended (signal {done.signal})"
+        typer.echo(f"{done.path}: {done.operations} operations{ended}")
+    typer.echo(f"{total} operations recorded; replay them with: kvlab conform {out}")
+
+
+def _scripted(path: Path) -> Iterable[Job]:
+    from backends.recorder.jobs import Job
+    from backends.recorder.script import read_script
+
+    script = read_script(path)
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    return [Job(name, script.model, script.config, operations=script.operations, script=path.name)]
+
+
+def _random(model: str, layout: str, profile: str, seed: int | None, ops: int) -> Iterable[Job]:
+    from secrets import randbelow
+
+    from backends.conformance.llamacpp_models import TINY_MODELS
+    from backends.recorder.configs import PROFILES
+    from backends.recorder.jobs import random_jobs
+
+    models = list(TINY_MODELS) if model == "all" else [model]
+    profiles = [p for p in PROFILES if profile in (p, "all")]
+    for option, value, known in (
+        ("--model", model, (*TINY_MODELS, "all")),
+        ("--layout", layout, tuple(LAYOUTS)),
+        ("--profile", profile, (*PROFILES, "all")),
+    ):
+        if value not in known:
+            raise InputError(f"{option} {value}: expected one of {', '.join(known)}")
+    if seed is None:
+        seed = randbelow(1_000_000)
+    typer.echo(f"seed {seed}")
+    return random_jobs(models, LAYOUTS[layout], profiles, seed, ops)
