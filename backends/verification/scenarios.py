@@ -17,6 +17,9 @@ from sim.policies.base import Policy
 from workloads.errors import InputError
 from workloads.request import Workload
 
+SCHEDULER = "sim.schedulers.vllm:VllmScheduler"
+"""By its place, so that it is found where the package is not installed."""
+
 
 @dataclass(frozen=True)
 class Scenario:
@@ -59,7 +62,7 @@ class Scenario:
         """Verify a policy over `budget`."""
         return verify(
             policy,
-            lambda watched: scheduler_of("vllm", watched, self.scheduling),
+            lambda watched: scheduler_of(SCHEDULER, watched, self.scheduling),
             self.workload,
             backend=backend,
             at_once=self.at_once,

@@ -15,15 +15,17 @@ class Missing:
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Missing())
-import backends.calibrate.run
-import sim.timing.calibration
-from backends.verification.scenarios import GENERAL
+import importlib.metadata
 
-for policy in ("paged", "ring", "contiguous", "none"):
-    module = f"sim.policies.{{policy}}:{{ {{'none': 'NoCache'}}.get(policy, policy.title()) }}"
-    scenario = GENERAL[0]
-    assert scenario.run(scenario.policy(module)).passed, policy
-print("passed")
+importlib.metadata.entry_points = lambda **group: ()
+import sim.timing.calibration
+from backends.__main__ import main
+from backends.verification import scenarios
+
+scenarios.GENERAL = scenarios.GENERAL[:1]
+scenarios.ESPECIALLY = {{}}
+scenarios.FORMATS = {{}}
+sys.exit(main(["verify"]))
 """
 MISSING = {
     *("pandas", "pydantic", "scipy", "simpy", "pyarrow", "matplotlib", "rich", "typer"),
@@ -39,4 +41,5 @@ def test_verification_and_calibration_need_numpy_only():
         check=False,
         cwd=Path(__file__).parents[2],
     )
-    assert done.stdout.strip() == "passed", done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(": passed, ") == 5

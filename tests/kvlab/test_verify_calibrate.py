@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from backends.calibrate import run
 from backends.calibrate.plan import Extent
 from backends.calibrate.timing import Effort
+from backends.verification import scenarios
 from kvlab.cli import application
 from workloads.errors import InputError
 
@@ -38,11 +39,15 @@ def refusal(*args: str) -> str:
     return str(error)
 
 
-def test_a_policy_passes_every_scenario():
-    result = kvlab("verify", "--policy", "contiguous", "--json")
-    found = json.loads(result.stdout)["contiguous"]
+def test_scenarios_are_run_and_counted(monkeypatch):
+    monkeypatch.setattr(scenarios, "GENERAL", scenarios.GENERAL[:2])
+    monkeypatch.setattr(scenarios, "FORMATS", {})
+    result = kvlab("verify", "--policy", "iswa,contiguous", "--json")
+    found = json.loads(result.stdout)
     assert result.exit_code == 0
-    assert all(each["passed"] for each in found.values()) and len(found) > 15
+    for group in found.values():
+        assert all(each["passed"] and each["outputs"] for each in group.values())
+    assert [len(group) for group in found.values()] == [5, 7]
 
 
 def test_a_table_is_printed_for_people():
