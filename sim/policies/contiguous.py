@@ -2,8 +2,8 @@
 
 What FasterTransformer and Orca do, in the variants that the PagedAttention paper (SOSP'23,
 section 6.1) compares with: the longest sequence there may be (`max`), the output rounded up to a
-power of two (`pow2`), the true length as if it were known (`oracle`); and `exact`, which grows
-cell by cell and moves the sequence when its neighbour is in the way.
+power of two (`pow2`), the true length as if it were known (`oracle`); and `exact`, which takes what
+the sequence has so far, grows cell by cell and moves the sequence when a neighbour is in the way.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ class Contiguous(Policy):
         if self.options.reserve == "pow2":
             output = seq.limit - seq.prompt
             return max(min(seq.prompt + (1 << (output - 1).bit_length()), longest), seq.limit)
-        return seq.limit
+        return seq.limit if self.options.reserve == "oracle" else seq.tokens
 
     def can_ever_hold(self, seq: Sequence) -> bool:
         """Whether the reservation is no larger than the largest run of an empty cache."""
-        return self.reservation_of(seq) <= self._largest_when_empty()
+        return max(self.reservation_of(seq), seq.limit) <= self._largest_when_empty()
 
     def _largest_when_empty(self) -> int:
         if self.options.fit == "buddy":
@@ -109,8 +109,7 @@ class Contiguous(Policy):
         slot = self._slots.get(seq.id)
         needed = seq.computed + n
         if slot is None:
-            exact = self.options.reserve == "exact"
-            size = needed if exact else self.reservation_of(seq)
+            size = max(needed, self.reservation_of(seq))
             start = self._take(size)
             if start is None:
                 return False
