@@ -20,6 +20,7 @@ from sim.llamacpp.recurrent_cells import RecurrentCells
 from sim.llamacpp.sizes import CacheBytes, recurrent_bytes
 from sim.llamacpp.state import CacheState, RecurrentState, recurrent_data_bytes
 from sim.llamacpp.streams import position_range
+from sim.llamacpp.token_ids import as_met
 from sim.llamacpp.ubatch import Ubatch, split_equal
 
 
@@ -318,12 +319,12 @@ class RecurrentCache(Memory):
 
 
 def _last_of_each(ubatch: Ubatch) -> tuple[list[tuple[int, ...]], list[int]]:
-    """The sequence sets of a ubatch, and the position of the last token of each."""
+    """The sequence sets of a ubatch, as the engine meets them, and the last position of each."""
     sets, lasts = [], []
     seen = 0
     for seqs, first, n in ubatch.runs:
         seen += n
         if seen % ubatch.n_seq_tokens == 0:
-            sets.append(seqs)
+            sets.append(as_met(seqs))
             lasts.append(first + n - 1)
     return sets, lasts

@@ -69,15 +69,16 @@ class RecurrentCells:
         for other in range(self.size):
             if other != seq:
                 self.tails[other] = EMPTY
-        freed = [cell for cell, mask in enumerate(self.owners) if mask and not _holds(mask, seq)]
-        for cell in freed:
+        others = [cell for cell, mask in enumerate(self.owners) if not _holds(mask, seq)]
+        for cell in others:
             self.used -= self.pos[cell] >= 0
             self.owners[cell], self.pos[cell], self.sources[cell] = 0, -1, EMPTY
         for cell, mask in enumerate(self.owners):
             if mask:
                 self.owners[cell] = 1 << seq
-        if freed:
-            self.head = min(self.head, freed[0])
+        if others:
+            # The engine takes cells that were empty before for freed ones.
+            self.head = min(self.head, others[0])
 
     def fill(self, cell: int, pos: int, ids: tuple[int, ...]) -> None:
         """Put a restored state of ``ids`` into ``cell``."""

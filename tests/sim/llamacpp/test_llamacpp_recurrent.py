@@ -10,6 +10,7 @@ from sim.llamacpp.batch import Batch, Refusal
 from sim.llamacpp.errors import EngineAborts
 from sim.llamacpp.geometry import RecurrentGeometry
 from sim.llamacpp.recurrent import RecurrentCache
+from sim.llamacpp.token_ids import as_met
 from sim.llamacpp.ubatch import split_equal
 
 GEOMETRY = RecurrentGeometry(layers=2, r_width=3, s_width=5)
@@ -113,7 +114,7 @@ def test_arrangement_of_states(ops):
         if what == "decode":
             for ubatch in split_equal(Batch(runs), 64, False):
                 lasts = [first + n - 1 for _, first, n in ubatch.runs]
-                slow.ubatch([owners for owners, _, _ in ubatch.runs], lasts)
+                slow.ubatch([owners[::-1] for owners, _, _ in ubatch.runs], lasts)
             assert not isinstance(fast.place(Batch(runs), 64), Refusal)
         elif what == "rm":
             freed = slow.leave(seq)
@@ -127,13 +128,13 @@ def test_arrangement_of_states(ops):
                 slow.cells[i][1].add(other)
             fast.seq_cp(seq, other, -1, -1)
         elif what == "keep":
-            freed = [i for i, (_, owners) in enumerate(slow.cells) if owners and seq not in owners]
-            for i in freed:
+            others = [i for i, (_, owners) in enumerate(slow.cells) if seq not in owners]
+            for i in others:
+                slow.used -= bool(slow.cells[i][1])
                 slow.cells[i] = [-1, set()]
-                slow.used -= 1
             for cell in slow.cells:
                 cell[1] &= {seq}
-            slow.head = min([slow.head, *freed])
+            slow.head = min([slow.head, *others])
             fast.seq_keep(seq)
         elif what == "add":
             i = slow.cell_of(seq)
@@ -222,3 +223,26 @@ def test_whole_state_of_unequal_rollbacks_ends_the_engine():
     cache.seq_rm(1, 8, -1)
     with pytest.raises(EngineAborts, match="rolled back"):
         cache.save(None, False)
+
+
+@pytest.mark.parametrize(
+    ("listed", "met"),
+    [
+        ((0, 2), (2, 0)),
+        ((2, 0), (0, 2)),
+        ((1, 0, 2), (2, 0, 1)),
+        ((0, 1, 13), (1, 13, 0)),
+        ((5, 5), (5,)),
+        (tuple(range(14)), (13, *range(13))),
+    ],
+)
+def test_ids_of_a_token_are_met_in_hash_order(listed, met):
+    assert as_met(listed) == met
+
+
+def test_a_shared_state_goes_on_in_the_cell_of_the_id_listed_last():
+    cache = cache_of(sequential=False)
+    for seq in (0, 1, 2):
+        decode(cache, ((seq,), 0, 3))
+    decode(cache, ((0, 2), 3, 1))
+    assert order_of(cache) == [(2, {1}), (3, {0, 2})]
