@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import NoReturn
@@ -55,6 +56,7 @@ def main() -> NoReturn:
     """Run the command line; one clear line and the right exit code for whatever goes wrong."""
     # So that `mymodule:MyPolicy` is found beside the user; last, to shadow nothing of ours.
     sys.path.append(os.getcwd())
+    warnings.showwarning = _warn
     try:
         code = application()(standalone_mode=False)
         if code == INTERRUPTED:
@@ -68,6 +70,10 @@ def main() -> NoReturn:
     except BrokenPipeError:
         code = INTERRUPTED
     sys.exit(code or 0)
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"kvlab: {message}", file=sys.stderr)
 
 
 def _complain(line: str, code: int) -> int:
