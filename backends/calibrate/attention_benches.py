@@ -147,7 +147,7 @@ class AttentionBenches:
         works: list[Work] = [
             partial(_both, one, other) for one, other in zip(prefill, decodes, strict=True)
         ]
-        return works, {"prefill": first, "decode": second}
+        return works, {terms.PREFILL: first, terms.DECODE: second}
 
 
 def _both(one: Work, other: Work) -> None:

@@ -62,8 +62,8 @@ class Benches:
             terms.COPY: self._copy,
             terms.SWAP_OUT: self._swap_out,
             terms.SWAP_IN: self._swap_in,
-            "decode": self._attention.decode,
-            "prefill": self._attention.prefill,
+            terms.DECODE: self._attention.decode,
+            terms.PREFILL: self._attention.prefill,
             terms.MIXED: self._attention.mixed,
         }
         return makers[kind](point)

@@ -149,8 +149,8 @@ def matrices_of(model: ModelSpec) -> list[tuple[int, int, int]]:
 
 def _rows(kind: str, extent: Extent) -> Iterator[Point]:
     for n in extent.rows:
-        yield Point.of(terms.WRITE, kv_type=kind, rows=n)
-        yield Point.of(terms.SHIFT, kv_type=kind, rows=n)
+        yield Point.of(terms.typed(terms.WRITE, kind, kind), kv_type=kind, rows=n)
+        yield Point.of(terms.typed(terms.SHIFT, kind, kind), kv_type=kind, rows=n)
     for n, run in product(extent.rows, (1, 4, 16, 64, 256)):
         if run <= n:
             yield Point.of(terms.COPY, kv_type=kind, rows=n, run=run)
@@ -165,7 +165,7 @@ def _decodes(kind: str, extent: Extent) -> Iterator[Point]:
 
     Skewed batches have half of their cells in one sequence.
     """
-    name = terms.decode_kernel(kind, kind)
+    name = terms.typed(terms.DECODE, kind, kind)
     for batch, length in product(extent.batches, extent.lengths):
         if batch * length > extent.cells // 2:
             continue
@@ -179,11 +179,12 @@ def _decodes(kind: str, extent: Extent) -> Iterator[Point]:
 
 def _prefills(kind: str, extent: Extent) -> Iterator[Point]:
     for chunk, prefix in product(extent.chunks, extent.prefixes):
-        yield Point.of(terms.prefill_kernel(kind, kind), chunk=chunk, prefix=prefix)
+        yield Point.of(terms.typed(terms.PREFILL, kind, kind), chunk=chunk, prefix=prefix)
 
 
 def _mixed(kind: str, extent: Extent) -> Iterator[Point]:
     """A prefill chunk and decodes in one step; predicted from the two, fitted to neither."""
     for chunk, batch in product(extent.chunks[::2], extent.batches[1::2]):
         length = extent.lengths[len(extent.lengths) // 2]
-        yield Point.of(f"{terms.MIXED} {kind}", chunk=chunk, prefix=0, batch=batch, length=length)
+        name = terms.typed(terms.MIXED, kind, kind)
+        yield Point.of(name, chunk=chunk, prefix=0, batch=batch, length=length)

@@ -42,11 +42,11 @@ class Calibration(TimeModel):
     def __init__(self, budget: Budget, hardware: HardwareSheet, data: Mapping[str, Any]) -> None:
         """``data``: a file's content as `read` gives it."""
         models = data["models"]
-        type_k, type_v = budget.kv_type_k, budget.kv_type_v
-        self._decode = models[terms.decode_kernel(type_k, type_v)]
-        self._prefill = models[terms.prefill_kernel(type_k, type_v)]
-        self._gemm, self._write = models[terms.GEMM], models[terms.WRITE]
-        self._copy, self._shift = models[terms.COPY], models[terms.SHIFT]
+        self._decode, self._prefill, self._write, self._shift = (
+            models[terms.typed(kernel, budget.kv_type_k, budget.kv_type_v)]
+            for kernel in (terms.DECODE, terms.PREFILL, terms.WRITE, terms.SHIFT)
+        )
+        self._gemm, self._copy = models[terms.GEMM], models[terms.COPY]
         self._swap = {True: models[terms.SWAP_OUT], False: models[terms.SWAP_IN]}
         *self._body, self._head = data["matrices"]
         self._element_bytes = int(data["element_bytes"])
@@ -67,7 +67,7 @@ class Calibration(TimeModel):
             )
         for kind in (budget.kv_type_k, budget.kv_type_v):
             kv_type(kind)
-        kernel = terms.decode_kernel(budget.kv_type_k, budget.kv_type_v)
+        kernel = terms.typed(terms.DECODE, budget.kv_type_k, budget.kv_type_v)
         if kernel not in data["models"]:
             known = ", ".join(data["kv_types"])
             raise InputError(f"{path}: models: no {kernel!r}; measured KV types: {known}")

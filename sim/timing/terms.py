@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 Terms = dict[str, Any]
 
 WRITE, COPY, SWAP_OUT, SWAP_IN, SHIFT = "write", "copy", "swap_out", "swap_in", "shift"
-MEMCPY, MATMUL, GEMM, LAUNCH, MIXED = "memcpy", "matmul", "gemm", "launch", "mixed"
+MEMCPY, MATMUL, GEMM, LAUNCH = "memcpy", "matmul", "gemm", "launch"
+DECODE, PREFILL, MIXED = "decode", "prefill", "mixed"
 
 
 class Form(NamedTuple):
@@ -31,8 +32,8 @@ FORMS: Mapping[str, Form] = {
     SWAP_OUT: Form(("runs",), ("bytes",)),
     SWAP_IN: Form(("runs",), ("bytes",)),
     SHIFT: Form((), ("bytes",)),
-    "decode": Form(("sequences", "gathers", "longest"), ("bytes", "flops")),
-    "prefill": Form(("queries",), ("bytes", "flops")),
+    DECODE: Form(("sequences", "gathers", "longest"), ("bytes", "flops")),
+    PREFILL: Form(("queries",), ("bytes", "flops")),
 }
 
 
@@ -41,14 +42,9 @@ def form_of(kernel: str) -> Form:
     return FORMS[kernel.partition(" ")[0]]
 
 
-def decode_kernel(type_k: str, type_v: str) -> str:
-    """The name of decode attention over these types."""
-    return f"decode {type_k}" if type_k == type_v else f"decode {type_k}/{type_v}"
-
-
-def prefill_kernel(type_k: str, type_v: str) -> str:
-    """The name of prefill attention over these types."""
-    return decode_kernel(type_k, type_v).replace("decode", "prefill", 1)
+def typed(kernel: str, type_k: str, type_v: str) -> str:
+    """The name of a kernel whose time depends on the types of K and V."""
+    return f"{kernel} {type_k}" if type_k == type_v else f"{kernel} {type_k}/{type_v}"
 
 
 def gemm_terms(tokens: Any, inputs: int, outputs: int, element_bytes: int) -> Terms:
