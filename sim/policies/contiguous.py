@@ -18,6 +18,7 @@ import numpy as np
 from sim.budget import Budget
 from sim.errors import IntegrityError
 from sim.policies.base import DecodeRun, Policy, Usage
+from sim.policies.contiguous_ops import ContiguousOperations, Slot
 from sim.policies.freelist import BuddyList, FitList, FreeList
 from sim.reads import exact_reads_of_run
 from sim.sequence import Sequence
@@ -26,25 +27,7 @@ from workloads.errors import InputError
 from workloads.plugins import option
 
 
-@dataclass(slots=True)
-class _Slot:
-    """``size`` cells from ``start`` on, ``live`` of them written, ``final`` needed in the end."""
-
-    start: int
-    size: int
-    live: int
-    final: int
-
-    @property
-    def reserved(self) -> int:
-        return min(max(self.final, self.live), self.size) - self.live
-
-    @property
-    def internal(self) -> int:
-        return self.size - self.live - self.reserved
-
-
-class Contiguous(Policy):
+class Contiguous(ContiguousOperations, Policy):
     """One contiguous run of cells a sequence; all layers are kept in full."""
 
     name = "contiguous"
@@ -82,7 +65,7 @@ class Contiguous(Policy):
             if self.options.fit == "buddy"
             else FitList(self.capacity, best=self.options.fit == "best")
         )
-        self._slots: dict[int, _Slot] = {}
+        self._slots: dict[int, Slot] = {}
         self._live = self._reserved = self._internal = 0
 
     def reservation_of(self, seq: Sequence) -> int:
@@ -109,25 +92,31 @@ class Contiguous(Policy):
         slot = self._slots.get(seq.id)
         needed = seq.computed + n
         if slot is None:
-            size = max(needed, self.reservation_of(seq))
-            start = self._take(size)
-            if start is None:
+            slot = self._reserve(seq.id, max(needed, self.reservation_of(seq)), seq.limit)
+            if slot is None:
                 return False
-            slot = self._slots[seq.id] = _Slot(start, 0, 0, seq.limit)
-            self._change(slot, size=self._free.size_of(size))
         elif needed > slot.size and not self._grow(slot, needed):
             return False
         self._change(slot, live=needed)
         return True
 
-    def _change(self, slot: _Slot, size: int | None = None, live: int | None = None) -> None:
+    def _reserve(self, seq: int, size: int, final: int) -> Slot | None:
+        """A new slot of ``size`` cells for ``seq``, or None."""
+        start = self._take(size)
+        if start is None:
+            return None
+        slot = self._slots[seq] = Slot(start, 0, 0, final)
+        self._change(slot, size=self._free.size_of(size))
+        return slot
+
+    def _change(self, slot: Slot, size: int | None = None, live: int | None = None) -> None:
         """Set fields of ``slot`` and keep the counters in step."""
         self._count(slot, -1)
         slot.size = slot.size if size is None else size
         slot.live = slot.live if live is None else live
         self._count(slot, 1)
 
-    def _count(self, slot: _Slot, sign: int) -> None:
+    def _count(self, slot: Slot, sign: int) -> None:
         self._live += sign * slot.live
         self._reserved += sign * slot.reserved
         self._internal += sign * slot.internal
@@ -139,7 +128,7 @@ class Contiguous(Policy):
             start = self._free.take(n)
         return start
 
-    def _grow(self, slot: _Slot, needed: int) -> bool:
+    def _grow(self, slot: Slot, needed: int) -> bool:
         """Lengthen the slot in place, or move it to where it fits."""
         end, more = slot.start + slot.size, needed - slot.size
         if isinstance(self._free, FitList) and self._free.extend(end, more):
@@ -173,10 +162,13 @@ class Contiguous(Policy):
 
     def release(self, seq: Sequence) -> None:
         """Give the whole reservation back."""
-        slot = self._slots.pop(seq.id, None)
-        if slot is not None:
-            self._count(slot, -1)
-            self._free.give(slot.start, slot.size)
+        if seq.id in self._slots:
+            self._give_back(seq.id)
+
+    def _give_back(self, seq: int) -> None:
+        slot = self._slots.pop(seq)
+        self._count(slot, -1)
+        self._free.give(slot.start, slot.size)
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """A reservation of its own for the child, and a copy of what the parent has computed."""
@@ -245,7 +237,7 @@ class Contiguous(Policy):
 
 
 class _ContiguousRun(DecodeRun):
-    def __init__(self, policy: Contiguous, slots: list[_Slot], steps: int) -> None:
+    def __init__(self, policy: Contiguous, slots: list[Slot], steps: int) -> None:
         self._policy = policy
         self._slots = slots
         self.steps = min(steps, min(slot.size - slot.live for slot in slots))

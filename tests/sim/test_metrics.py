@@ -53,9 +53,7 @@ def recorded(budget, emissions, durations):
     st.lists(st.sets(st.integers(0, 3), min_size=1), min_size=1, max_size=12).flatmap(
         lambda emissions: st.tuples(
             st.just(emissions),
-            st.lists(
-                st.integers(1, 9), min_size=len(emissions), max_size=len(emissions)
-            ),
+            st.lists(st.integers(1, 9), min_size=len(emissions), max_size=len(emissions)),
         )
     )
 )
