@@ -46,7 +46,12 @@ def run(
     finished = simulation.run()
     columns = request_columns(finished.recorder)
     summary = summary_of(finished.recorder, columns, config.objectives())
-    summary |= {"policy": config.policy, "caches": _caches_of(policy), "cpu_s": finished.cpu_s}
+    summary |= {
+        "policy": config.policy,
+        "prefix_identity": workload.prefix_identity,
+        "caches": _caches_of(policy),
+        "cpu_s": finished.cpu_s,
+    }
     return RunResult.of(
         config.model_dump(mode="json", exclude_none=True),
         columns,

@@ -139,6 +139,8 @@ def _print_table(runs: dict[str, RunResult], out: Path | None) -> None:
     console.print(terminal(summaries))
     for line in verdict_of(summaries).lines:
         console.print(line)
+    shared = next(iter(summaries.values()))["prefix_identity"]
+    console.print(f"Shared prefixes known to the workload: {shared}")
     if out is not None:
         console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
 
