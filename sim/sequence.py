@@ -116,9 +116,10 @@ class Sequence:
 
     def follow(self, clock: StepClock | None) -> None:
         """Let the lengths move with ``clock`` from now on, or with none."""
-        tokens, computed = self.tokens, self.computed
-        self._clock = _STILL if clock is None else clock
-        self.tokens, self.computed = tokens, computed
+        before, after = self._clock, _STILL if clock is None else clock
+        self._clock = after
+        self._tokens += before.sampled - after.sampled
+        self._computed += before.scheduled - after.scheduled
 
     def follows(self, clock: StepClock) -> bool:
         """Whether the lengths move with ``clock``."""

@@ -13,6 +13,8 @@ from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
 from workloads.request import PrefixPath
 
+NEVER = 1 << 62
+
 Blocks = list[int]
 Piece = tuple[int, Blocks]
 """Entries taken out of a table: the index of the first, and their blocks."""
@@ -89,9 +91,9 @@ class Group:
     # Needing and taking blocks.
 
     def first_need(self, hit: Blocks, tokens: int, computed: int) -> int:
-        """Blocks that a waiting sequence takes, beside those of ``hit``, to have room for ``tokens``.
+        """Blocks that a waiting sequence takes to have room for ``tokens``.
 
-        ``computed`` tokens of it are in the cache, in the table ``hit``.
+        ``computed`` tokens of it are in the cache, in the table ``hit``, whose own are not counted.
         """
         skipped = self.skipped(computed) // self.size
         return max(-(-tokens // self.size) - max(skipped, len(hit)), 0)
@@ -125,10 +127,10 @@ class Group:
         del table, computed
         return []
 
-    def has_leftovers(self, table: Table, computed: int) -> bool:
-        """Whether `drop` would take anything out."""
-        del table, computed
-        return False
+    def next_drop(self, table: Table) -> int:
+        """Tokens that have to be computed before `drop` may take anything more out."""
+        del table
+        return NEVER
 
     def most_blocks(self, tokens: int, chunk: int) -> int:
         """Blocks that a sequence of ``tokens`` tokens holds at the most, ``chunk`` a step."""
@@ -153,6 +155,10 @@ class Group:
             keys = [key for key, block in zip(keys, blocks, strict=True) if block]
             blocks = [block for block in blocks if block]
         self.pool.publish(keys, blocks)
+
+    def publish_one(self, path: PrefixPath, entry: int, block: int) -> None:
+        """Let the prefix cache know one entry, which is not null."""
+        self.pool.publish_one(self.keys.key(path, entry), block)
 
     def step_ends(self) -> None:
         """Forget what held for one step only."""

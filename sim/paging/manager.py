@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from math import gcd
 from typing import NamedTuple
 
 from sim.errors import IntegrityError
 from sim.paging.coordinator import Coordinator, Hit
-from sim.paging.groups import Blocks, Group, Table
+from sim.paging.groups import NEVER, Blocks, Group, Table
 from sim.paging.keys import public_length
 from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
@@ -37,11 +38,13 @@ class Holding:
     tables: one per group. path: its prefix identity. public: leading tokens that the prefix cache
     is told of as soon as they have blocks. start, end: the tokens that room was last made for.
     forked: whether it began as a copy of another, or was copied. open_tail: whether its last block
-    may be shared, or was written before. final: tokens it will have in the end. surplus: room in
+    may be shared, or was written before. drop_at: tokens that have to be computed before anything
+    falls out of a window. final: tokens it will have in the end. surplus: room in
     its last block that it will never use, as far as it is known.
     """
 
     __slots__ = (
+        "drop_at",
         "end",
         "final",
         "forked",
@@ -59,6 +62,7 @@ class Holding:
         self.public = public
         self.forked = self.open_tail = False
         self.start = self.end = self.final = self.surplus = 0
+        self.drop_at = NEVER
 
 
 class BlockManager:
@@ -88,6 +92,7 @@ class BlockManager:
         self.frees = any(group.frees for group in self.groups)
         self.foreseeable = all(group.spec.mode != "align" for group in self.groups)
         """Whether what decoding sequences take and drop follows from their lengths alone."""
+        self._finest = gcd(*(group.size for group in self.groups))
         self._returning: set[int] = set()
 
     # Asking.
@@ -153,17 +158,27 @@ class BlockManager:
             ]
         else:
             tables = [Table([], group.size) for group in self.groups]
-        holding = Holding(tables, path, self.public_length(owner, path))
-        self.holdings[owner] = holding
+        holding = self._hold(owner, tables, path)
         self._grow(holding, computed, n, tokens)
         return holding
+
+    def _hold(self, owner: int, tables: list[Table], path: PrefixPath) -> Holding:
+        holding = Holding(tables, path, self.public_length(owner, path))
+        if self.frees:
+            self._foresee_drop(holding)
+        self.holdings[owner] = holding
+        return holding
+
+    def _foresee_drop(self, holding: Holding) -> None:
+        pairs = zip(self.groups, holding.tables, strict=True)
+        holding.drop_at = min(group.next_drop(table) for group, table in pairs)
 
     def extend(self, holding: Holding, computed: int, n: int, tokens: int) -> bool:
         """Make room for ``n`` tokens after the ``computed`` ones, or answer False.
 
         Blocks that fell out of a window are given back in any case.
         """
-        if self.frees:
+        if holding.drop_at <= computed:
             self._drop(holding, computed)
         if self._further_need(holding, computed, computed + n) > self.pool.free:
             return False
@@ -176,7 +191,7 @@ class BlockManager:
         """`extend` for a sequence that decodes: the token after the ``computed`` ones."""
         if holding.open_tail or not self.foreseeable:
             return self.extend(holding, computed, 1, computed + 1)
-        if self.frees:
+        if holding.drop_at <= computed:
             self._drop(holding, computed)
         pool = self.pool
         grown = [table for table in holding.tables if len(table.blocks) * table.size <= computed]
@@ -186,7 +201,7 @@ class BlockManager:
             for table in grown:
                 table.blocks.append(pool.take_one())
         holding.start, holding.end = computed, computed + 1
-        if self.caching:
+        if computed < holding.public and self.caching and (computed + 1) % self._finest == 0:
             self._publish(holding, computed + 1)
         return True
 
@@ -202,8 +217,9 @@ class BlockManager:
         """Give back what fell out of windows, before anything is taken."""
         for group, table in zip(self.groups, holding.tables, strict=True):
             for first, blocks in group.drop(table, computed):
-                self._disclose(holding, group, table, first, blocks)
+                self._disclose(holding, group, first, blocks, computed)
                 self.pool.give(blocks)
+        self._foresee_drop(holding)
 
     def _publish(self, holding: Holding, tokens: int) -> None:
         """Offer the full blocks among the first ``tokens`` tokens to the prefix cache."""
@@ -212,15 +228,17 @@ class BlockManager:
             if first < stop:
                 table.cached = stop
                 stop = min(stop, holding.public // group.size)
-                if first < stop:
+                if first + 1 == stop and table.blocks[first] and not holding.forked:
+                    group.publish_one(holding.path, first, table.blocks[first])
+                elif first < stop:
                     self._tell(holding, group, first, table.blocks[first:stop])
 
     def _disclose(
-        self, holding: Holding, group: Group, table: Table, first: int, blocks: Blocks
+        self, holding: Holding, group: Group, first: int, blocks: Blocks, tokens: int
     ) -> None:
-        """Tell the prefix cache of private blocks that leave the table."""
+        """Tell the prefix cache of private blocks, if full with ``tokens`` tokens, now given up."""
         if self.caching and holding.public < _EVERYTHING:
-            stop = min(first + len(blocks), table.cached)
+            stop = min(first + len(blocks), tokens // group.size)
             start = max(first, holding.public // group.size)
             if start < stop:
                 self._tell(holding, group, start, blocks[start - first : stop - first])
@@ -230,22 +248,26 @@ class BlockManager:
             blocks = [0 if self.pool.key_of(block) else block for block in blocks]
         group.publish(holding.path, first, blocks)
 
-    def release(self, owner: int, returning: bool = False) -> None:
-        """Give everything back that ``owner`` holds, if anything.
-
-        returning: it was preempted, and may look for its own blocks when it comes back.
-        """
+    def release(self, owner: int) -> None:
+        """Give everything back that ``owner`` holds, if anything."""
         holding = self.holdings.pop(owner, None)
         if holding is not None:
             self.open_tails -= holding.open_tail
             for group, table in zip(self.groups, holding.tables, strict=True):
-                if returning:
-                    self._disclose(holding, group, table, 0, table.blocks)
                 self.pool.give(group.held(table))
-        if returning:
-            self._returning.add(owner)
-        else:
+        if self._returning:
             self._returning.discard(owner)
+
+    def suspend(self, owner: int, tokens: int) -> None:
+        """`release` a sequence that may look for its own blocks when it comes back.
+
+        tokens: how many of its tokens are computed, or have room and are known.
+        """
+        holding = self.holdings[owner]
+        for group, table in zip(self.groups, holding.tables, strict=True):
+            self._disclose(holding, group, 0, table.blocks, tokens)
+        self.release(owner)
+        self._returning.add(owner)
 
     def clear(self) -> None:
         """Forget all sequences and the prefix cache."""
@@ -273,9 +295,8 @@ class BlockManager:
             table = Table([0] * first + self.pool.take(stop - first), group.size)
             table.cached = computed // group.size
             tables.append(table)
-        holding = Holding(tables, path, self.public_length(owner, path))
+        holding = self._hold(owner, tables, path)
         holding.start = holding.end = computed
-        self.holdings[owner] = holding
         return True
 
     def need_to_restore(self, computed: int) -> int:
@@ -302,6 +323,8 @@ class BlockManager:
                 self.pool.unpublish(table.blocks[-1])
         holding.start = holding.end = tokens
         holding.surplus = 0
+        if self.frees:
+            self._foresee_drop(holding)
         self._open_tail(holding)
 
     def _open_tail(self, holding: Holding) -> None:
@@ -317,12 +340,11 @@ class BlockManager:
             twin.live, twin.cached, twin.state = table.live, table.cached, table.state
             tables.append(twin)
             self.pool.share(group.held(table))
-        holding = Holding(tables, path, self.public_length(child, path))
+        holding = self._hold(child, tables, path)
         holding.forked = source.forked = True
         holding.start, holding.end = source.start, source.end
         self._open_tail(holding)
         self._open_tail(source)
-        self.holdings[child] = holding
 
     def shared_tails(self, holding: Holding, computed: int) -> list[tuple[int, int]]:
         """(group, entry) of every shared block that the next token would be written into."""

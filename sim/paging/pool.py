@@ -41,8 +41,8 @@ class BlockPool:
         """The block that has had a key for the longest time, if it still has."""
         self._later: dict[int, list[int]] = {}
         """Blocks that were given the same key later, in order, if they still have it."""
-        self._run_of: dict[int, list[int]] = {}
-        """The run that a block was given back in, if it still is there."""
+        self._run_of: list[list[int]] = [[]] * size
+        """The run that a block was last given back in, whether it still is there or not."""
 
     # Taking and giving.
 
@@ -98,7 +98,9 @@ class BlockPool:
             blocks = self._unshared(blocks)
         if blocks:
             if self._oldest:
-                self._run_of.update(dict.fromkeys(blocks, blocks))
+                run_of = self._run_of
+                for block in blocks:
+                    run_of[block] = blocks
             self._queue.append(blocks)
             self.free += len(blocks)
 
@@ -149,15 +151,16 @@ class BlockPool:
 
     def _by_run(self, blocks: list[int]) -> list[tuple[list[int], set[int]]]:
         """The runs of the free queue that any of ``blocks`` are in, and which are in each."""
-        run_of, seen = self._run_of, set()
-        found = []
+        run_of = self._run_of
+        found: list[tuple[list[int], set[int]]] = []
+        before: list[int] = []
         for block in blocks:
-            run = run_of.get(block)
-            if run and id(run) not in seen:
-                seen.add(id(run))
+            run = run_of[block]
+            if run and run is not before and all(run is not other for other, _ in found):
                 inside = set(run).intersection(blocks)
                 if inside:
                     found.append((run, inside))
+            before = run
         return found
 
     def holds_of(self, block: int) -> int:
@@ -175,9 +178,9 @@ class BlockPool:
 
     def find_leading(self, keys: Sequence[int]) -> list[int]:
         """Blocks with the first, second, ... of ``keys``, up to the first that none has."""
+        keys = list(keys)
         found: list[int] = list(iter(map(self._oldest.get, keys).__next__, None))
-        held = list(map(self._key_of.__getitem__, found))
-        if held == list(keys[: len(found)]):
+        if list(map(self._key_of.__getitem__, found)) == keys[: len(found)]:
             return found
         blocks = []
         for key in keys:
@@ -189,9 +192,10 @@ class BlockPool:
 
     def find_each(self, keys: Sequence[int]) -> list[int]:
         """For every key the block that `find` finds."""
+        keys = list(keys)
         found = list(map(self._oldest.get, keys, repeat(NULL_BLOCK)))
         held = list(map(self._key_of.__getitem__, found))
-        if held == list(keys):
+        if held == keys:
             return found
         return [
             block if key == own or not block else self.find(key)
@@ -204,20 +208,23 @@ class BlockPool:
 
     def publish(self, keys: Sequence[int], blocks: list[int]) -> None:
         """Let ``blocks``, which are held and have no key, be found under ``keys``."""
-        key_of, oldest = self._key_of, self._oldest
-        if oldest.keys().isdisjoint(keys):
-            oldest.update(zip(keys, blocks, strict=True))
-        else:
+        key_of, oldest, keys = self._key_of, self._oldest, list(keys)
+        if not oldest.keys().isdisjoint(keys) and self._anyone_has(keys):
             for key, block in zip(keys, blocks, strict=True):
-                if self.find(key):
-                    self._append_later(key, block)
-                else:
-                    oldest[key] = block
+                self.publish_one(key, block)
+            return
         for key, block in zip(keys, blocks, strict=True):
+            oldest[key] = block
             key_of[block] = key
-        if len(oldest) > 2 * self.size + 64:
-            for key in list(oldest):
-                self.find(key)
+        if len(oldest) > 4 * self.size + 64:
+            self._forget_lost_keys()
+
+    def _anyone_has(self, keys: list[int]) -> bool:
+        """Whether a block can be found under any of ``keys``, or could for want of the oldest."""
+        if self._later and not self._later.keys().isdisjoint(keys):
+            return True
+        key_of, oldest = self._key_of, self._oldest
+        return any(key_of[oldest[key]] == key for key in keys if key in oldest)
 
     def publish_one(self, key: int, block: int) -> None:
         """Let a block, which is held and has no key, be found under ``key``."""
@@ -253,6 +260,12 @@ class BlockPool:
             self._later[key] = later[1:]
         return later[0]
 
+    def _forget_lost_keys(self) -> None:
+        for key in list(self._later):
+            self.find(key)
+        key_of = self._key_of
+        self._oldest = {key: b for key, b in self._oldest.items() if key_of[b] == key}
+
     @property
     def cached_blocks(self) -> int:
         """Blocks that can be found, free or not."""
@@ -284,7 +297,7 @@ class BlockPool:
             if key and block not in (self._oldest.get(key), *self._later.get(key, ())):
                 raise IntegrityError(f"block {block} cannot be found under its key")
         for run in self._queue:
-            if any(self._key_of[b] and self._run_of.get(b) is not run for b in run):
+            if any(self._key_of[b] and self._run_of[b] is not run for b in run):
                 raise IntegrityError("a free block with a key cannot be found in the queue")
         if sum(not run for run in self._queue) != self._emptied:
             raise IntegrityError("emptied runs are miscounted")

@@ -48,6 +48,10 @@ class StateGroup(WindowGroup):
         super()._publish(keys, blocks)
         self._fresh.update(key for key, block in zip(keys, blocks, strict=True) if block)
 
+    def publish_one(self, path: PrefixPath, entry: int, block: int) -> None:
+        """Like `publish`."""
+        self.publish(path, entry, [block])
+
     def step_ends(self) -> None:
         """The states of this step are computed."""
         self._fresh.clear()
@@ -74,9 +78,9 @@ class AlignedStateGroup(StateGroup):
             table.blocks += [0] * (missing - 1)
             table.blocks.append(self.pool.take_one())
 
-    def has_leftovers(self, table: Table, computed: int) -> bool:
-        """Whether there is an earlier state."""
-        return sum(map(bool, table.blocks)) > 1
+    def next_drop(self, table: Table) -> int:
+        """Nobody knows: what is dropped does not follow from lengths alone."""
+        return 0
 
     def most_blocks(self, tokens: int, chunk: int) -> int:
         """The latest state, and the one that it is made from."""

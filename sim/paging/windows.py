@@ -68,9 +68,9 @@ class WindowGroup(Group):
         table.live = stop
         return [(first, gone)]
 
-    def has_leftovers(self, table: Table, computed: int) -> bool:
-        """Whether there is a block before the window."""
-        return self.skipped(computed) // self.size > table.live
+    def next_drop(self, table: Table) -> int:
+        """When the next block is before the window."""
+        return (table.live + 1) * self.size + self.window - 1
 
     def most_blocks(self, tokens: int, chunk: int) -> int:
         """A window before a chunk, and as it need not begin with a block, one more.
@@ -91,6 +91,10 @@ class ChunkGroup(WindowGroup):
     def skipped(self, computed: int) -> int:
         """The whole chunks."""
         return computed // self.window * self.window
+
+    def next_drop(self, table: Table) -> int:
+        """When the chunks up to the end of the next block are whole."""
+        return -(-(table.live + 1) * self.size // self.window) * self.window
 
     def find(
         self, peers: Sequence[Group], path: PrefixPath, longest: int, alignment: int

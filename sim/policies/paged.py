@@ -170,10 +170,7 @@ class Paged(PagedOperations, Policy):
         if holding.open_tail:
             return range(self.period)
         residues = self._residues[holding.public > computed]
-        if any(
-            group.has_leftovers(table, computed)
-            for group, table in zip(manager.groups, holding.tables, strict=True)
-        ):
+        if holding.drop_at <= computed:
             return residues | {computed % self.period}
         return residues
 
@@ -225,9 +222,16 @@ class Paged(PagedOperations, Policy):
 
     def release(self, seq: Sequence) -> None:
         """Free all blocks, the last first; a preempted sequence may find them again."""
-        if self._seqs.pop(seq.id, None) is not None:
-            self._totals.left(seq, self.manager.holdings[seq.id])
-        self.manager.release(seq.id, returning=seq.status is Status.PREEMPTED)
+        holding = self.manager.holdings.get(seq.id)
+        if holding is None:
+            self.manager.release(seq.id)
+            return
+        del self._seqs[seq.id]
+        self._totals.left(seq, holding)
+        if seq.status is Status.PREEMPTED:
+            self.manager.suspend(seq.id, min(max(holding.end, seq.computed), seq.tokens))
+        else:
+            self.manager.release(seq.id)
 
     def commit(self, step: Step) -> Placement:
         """Whole blocks are read; shared blocks that are written to were copied."""
