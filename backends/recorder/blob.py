@@ -1,4 +1,4 @@
-"""Cells in the state that llama.cpp writes, and a state that it cannot restore.
+"""Cells in the state that llama.cpp writes.
 
 Layout: ``llama_kv_cache::state_write`` and ``llama_memory_recurrent::state_write``. The library of
 a recording may write some bytes more per stream with cells (since 2026: how K and V are rotated);
@@ -85,6 +85,12 @@ class _Reader:
         return cells
 
 
+def after_architecture(data: bytes) -> int:
+    """Bytes of a context's state before its caches: the architecture's name and its length."""
+    (length,) = struct.unpack_from("<I", data)
+    return 4 + int(length)
+
+
 def cells_in(
     data: bytes, at: int, caches: Sequence[str], recurrent_layers: int, stream_bytes: int
 ) -> Cells:
@@ -117,15 +123,3 @@ def stream_bytes_of(data: bytes, at: int, caches: Sequence[str], recurrent_layer
             continue
         return more
     raise ValueError("state of a layout that this recorder does not know")
-
-
-def unrestorable(header: bytes, empty_caches: int, n: int) -> bytes:
-    """The state of a sequence with ``n`` cells in one cache, which ends where rows would follow.
-
-    The library searches for cells before it reads rows: with no room for ``n``, it fails there and
-    has changed nothing but the sequence that is restored. header: as a real state begins.
-    empty_caches: caches before the one with cells, none of them with any.
-    """
-    parts = [header, struct.pack("<ii", 1, 0) * empty_caches, struct.pack("<ii", 1, n)]
-    parts += [struct.pack("<iii", pos, 1, 0) for pos in range(n)]
-    return b"".join(parts)

@@ -6,11 +6,11 @@ nothing is restored from a state of as many cells as the cache has, while some a
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
-from backends.recorder.blob import Cells, cells_in, stream_bytes_of, unrestorable
+from backends.recorder.blob import Cells, after_architecture, cells_in, stream_bytes_of
 from backends.recorder.context import LiveContext
+from backends.recorder.crafted import unrestorable
 from backends.recorder.events import read_events
 from backends.recorder.log import Line
 from sim.llamacpp.window import Window
@@ -41,7 +41,7 @@ class Observer:
     def learn_layout(self) -> None:
         """Find out `stream_bytes` from the context's own state, in which sequence 0 has cells."""
         data = self._context.state()
-        at = _after_architecture(data)
+        at = after_architecture(data)
         self.stream_bytes = stream_bytes_of(
             data, at, list(self._context.caches), self._recurrent_layers
         )
@@ -50,8 +50,8 @@ class Observer:
         """The events in the log of an operation."""
         return read_events(lines, self.single_stream, len(self._attention) > 1)
 
-    def observe(self, with_cells: bool) -> dict[str, Any]:
-        """An ``obs`` record. with_cells: the context's whole state may be asked for."""
+    def observe(self, with_cells: bool, with_maps: bool) -> dict[str, Any]:
+        """An ``obs`` record. with_cells: from the whole state. with_maps: by failing searches."""
         context, seqs = self._context, range(self._n_seqs)
         seen: dict[str, Any] = {
             "pos": [context.pos(seq) for seq in seqs],
@@ -59,7 +59,7 @@ class Observer:
         }
         if with_cells:
             cells = seen["cells"] = self._cells()
-            if self.single_stream and self._attention:
+            if with_maps and self.single_stream and self._attention:
                 seen["maps"] = self._maps(cells)
         context.log.take()
         return seen
@@ -71,7 +71,7 @@ class Observer:
 
     def _cells(self) -> Cells:
         data = self._context.state()
-        at, caches = _after_architecture(data), list(self._context.caches)
+        at, caches = after_architecture(data), list(self._context.caches)
         return cells_in(data, at, caches, self._recurrent_layers, self.stream_bytes)
 
     def _maps(self, cells: Cells) -> dict[str, Any]:
@@ -83,10 +83,11 @@ class Observer:
             elif name == "swa" and all_masked(stream, self._window):
                 maps[name] = {"skip": "chunk-boundary"}
             else:
-                maps[name] = self._map_of(index, size)
+                maps[name] = self.map_of(index, size)
         return maps
 
-    def _map_of(self, index: int, size: int) -> dict[str, Any]:
+    def map_of(self, index: int, size: int) -> dict[str, Any]:
+        """Cell by cell, the attention cache ``index``, of ``size`` cells; it must not be empty."""
         context = self._context
         context.log.take()
         if context.restore_seq(unrestorable(self._header, index, size), NOBODY):
@@ -97,20 +98,15 @@ class Observer:
 
 
 def all_masked(stream: list[Any], window: Window) -> bool:
-    """Whether a search could take every cell of the stream, those of no sequence included.
+    """Whether a search could take every cell of the stream; True where that cannot be told.
 
-    stream: runs ``[[seqs], first position, n]``.
+    stream: runs ``[[seqs], first position, n]``. Cells of sequences that are not named (``[]``) are
+    taken for those of one: its highest cell is the highest of whoever holds it.
     """
-    highest: dict[int, int] = {}
+    highest: dict[tuple[int, ...], int] = {}
     for seqs, first, n in stream:
         if len(seqs) > 1:
             return False
-        for seq in seqs:
-            highest[seq] = max(highest.get(seq, -1), first + n - 1)
+        holder = tuple(seqs)
+        highest[holder] = max(highest.get(holder, -1), first + n - 1)
     return all(window.last_masked(pos + 1) >= pos for pos in highest.values())
-
-
-def _after_architecture(data: bytes) -> int:
-    """Bytes of a context's state before its caches: the architecture's name and its length."""
-    (length,) = struct.unpack_from("<I", data)
-    return 4 + int(length)

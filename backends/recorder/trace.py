@@ -105,8 +105,10 @@ class Recorder:
         }
 
     def _observe(self) -> Record:
+        config = self._config
         # Writing a whole state with rolled-back recurrent cells can end the process.
-        return self._observer.observe(with_cells=self._config["n_rs_seq"] == 0)
+        with_cells = config["n_rs_seq"] == 0 and not config["bare"]
+        return self._observer.observe(with_cells, with_maps=config["peek"])
 
     def _perform(self, asked: Record) -> Record:
         context = self._context
