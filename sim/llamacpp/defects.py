@@ -51,7 +51,8 @@ DEFECTS = (
         "After seq_div the pending K-shift is old - new position, the reverse of what the rotation"
         " needs.",
         "It is new - old position.",
-        "llama_kv_cells::pos_div",
+        "llama_kv_cells::pos_div; in xllamacpp 2026.10.11549 K rows after dividing position 8 by"
+        " 2 equal those after adding 4",
     ),
     Defect(
         "copies after clear",

@@ -14,7 +14,17 @@ import pytest
 import backends.conformance.llamacpp as replay_module
 import backends.conformance.llamacpp_sizes as sizes_replay
 from backends.conformance.recording import find_recordings, read_records
-from sim.llamacpp import build, context, iswa, kv_cache, kv_state, sequence_ops, streams, ubatch
+from sim.llamacpp import (
+    build,
+    context,
+    iswa,
+    kv_cache,
+    kv_state,
+    recurrent,
+    sequence_ops,
+    streams,
+    ubatch,
+)
 from sim.llamacpp import sizes as sizes_module
 from sim.llamacpp.batch import Refusal
 from sim.llamacpp.errors import LlamaCppError
@@ -44,6 +54,7 @@ CHOICE = [
     "probes/chunked_boundary.jsonl.gz",
     "probes/prepare_purge_lost.jsonl.gz",
     "corpus/jamba_s_001002.jsonl.gz",
+    "corpus/jamba_u_001003.jsonl.gz",
     "corpus/gemma2_s_001006.jsonl.gz",
     "corpus/lfm2_s_001004.jsonl.gz",
     "memsize.jsonl.gz",
@@ -369,6 +380,11 @@ def recurrent_copies_obey_ranges(patch):
             original(self, src, dst, p0, p1)
 
     wrap(patch, RecurrentCache, "seq_cp", change)
+
+
+@mutation
+def shared_states_stay_with_the_id_listed_first(patch):
+    patch.setattr(recurrent, "as_met", lambda ids: ids)
 
 
 @mutation
