@@ -37,7 +37,7 @@ class EventLog(Observer):
                 "n_seq_tokens": u.n_seq_tokens,
                 "n_seqs": u.n_seqs,
                 "n_seqs_unq": len(u.seq_ids),
-                "runs": [[list(seqs), first, n] for seqs, first, n in u.runs],
+                "runs": [[sorted(seqs), first, n] for seqs, first, n in u.runs],
             }
             for u in ubatches
         ]
