@@ -128,7 +128,7 @@ class Part(ABC):
 
 def _kinds_of(cls: type) -> dict[str, Kinds]:
     """For every annotated name the types that its value may have, unions taken apart."""
-    kinds = {}
+    kinds: dict[str, Kinds] = {}
     for name, hint in get_type_hints(cls).items():
         if get_origin(hint) is Literal:
             kinds[name] = (str,)

@@ -66,7 +66,7 @@ def _n_kv(cache: KVCache, run: CellRun, steps: int) -> Ints:
 
 def _usage(now: Usage, cache: KVCache, run: CellRun, steps: int) -> Usage:
     """How the cache is used during each step of the run."""
-    fresh = np.cumsum((run.lost[:steps] == EMPTY).sum(axis=1))
+    fresh: Ints = np.cumsum((run.lost[:steps] == EMPTY).sum(axis=1), dtype=np.int64)
     live = now.live + (_live_growth(cache, run, steps) if cache.window.bounded else fresh)
     if cache.n_stream > 1:
         # Every stream belongs to its sequence alone: what is live is taken from its own cells.

@@ -86,7 +86,7 @@ class DecodeBatch(SequenceOf[Sequence]):
 
     def ended(self) -> list[Ranked]:
         """Members that have their last token now, in running order."""
-        ended = []
+        ended: list[Ranked] = []
         self._skip_departed()
         while self._ends and self._ends[0][0] <= self.clock.sampled:
             _, rank, seq = heapq.heappop(self._ends)
