@@ -39,11 +39,15 @@ class Recorded:
 def record(jobs: Iterable[Job], out: Path, library: Path) -> Iterator[Recorded]:
     """Record every job into ``out/NAME.jsonl.gz``; equal jobs and libraries give equal files.
 
-    Raises `InputError` where the package ``gguf`` is missing, or the library cannot do a job.
+    Raises `InputError` where the package ``gguf`` is missing, ``out`` cannot be a folder, or the
+    library cannot do a job.
     """
     if find_spec("gguf") is None:
         raise InputError(f"recording llama.cpp needs the package gguf: {INSTALL}")
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: no folder to write into ({error.strerror})") from error
     with (
         tempfile.TemporaryDirectory(prefix="kvlab-models-") as models,
         contextlib.closing(Worker(library, Path(models))) as worker,

@@ -71,13 +71,21 @@ def read_script(path: Path) -> Script:
         known = ", ".join(TINY_MODELS)
         raise InputError(f"{where}: 'model' is {model!r}, expected one of {known}")
     config = _config(header.get("config", {}), where)
-    operations = []
+    operations: list[Record] = []
+    saved = set()
     for line, record in records:
         if record.get("type") in _ANSWERS:
             continue
         asked = record.get("pending") if record.get("type") == "abort" else record
-        if asked is not None:
-            operations.append(_operation(asked, f"{path}:{line}"))
+        if asked is None:
+            continue
+        operation = _operation(asked, f"{path}:{line}")
+        slot = operation.get("slot")
+        if operation["op"].startswith("state_save"):
+            saved.add(slot)
+        elif slot is not None and slot not in saved:
+            raise InputError(f"{path}:{line}: nothing has been saved in slot {slot}")
+        operations.append(operation)
     return Script(model, config, operations)
 
 
@@ -112,4 +120,20 @@ def _operation(record: Record, where: str) -> Record:
     if missing:
         raise InputError(f"{where}: {name} needs {', '.join(missing)}")
     optional = ["flags"] if name in ("state_save", "state_load") and "flags" in record else []
-    return {"op": name} | {key: record[key] for key in (*ARGUMENTS[name], *optional)}
+    asked = {key: record[key] for key in (*ARGUMENTS[name], *optional)}
+    for key, value in asked.items():
+        if not (_are_runs(value) if key == "runs" else isinstance(value, int)):
+            expected = "a list of [[sequences], position, n]" if key == "runs" else "an integer"
+            raise InputError(f"{where}: {key!r} of {name} is {value!r}, expected {expected}")
+    return {"op": name} | asked
+
+
+def _are_runs(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_run(run) for run in value)
+
+
+def _is_run(run: Any) -> bool:
+    match run:
+        case [[*seqs], int(), int(n)]:
+            return n > 0 and bool(seqs) and all(isinstance(seq, int) for seq in seqs)
+    return False

@@ -28,7 +28,7 @@ def record(
     engine: str = typer.Option("llama.cpp", help="Engine to record: llama.cpp."),
     model: str = typer.Option("all", help="Tiny model by the kind of its cache, or all."),
     ops: int = typer.Option(100, min=1, help="Random operations of each recording."),
-    seed: int | None = typer.Option(None, help="Seed; a new one each time unless given."),
+    seed: int | None = typer.Option(None, min=0, help="Seed; a new one each time unless given."),
     layout: str = typer.Option("both", help="Cells of all sequences: unified, streams or both."),
     profile: str = typer.Option("all", help="What is drawn: mixed, fill (a full cache) or all."),
     script: Path | None = typer.Option(
