@@ -145,10 +145,10 @@ class RecurrentCache(Memory):
 
     def plan_decode_run(self, seqs: list[int], firsts: list[int], n: int) -> dict[str, DecodeRun]:
         """All ``n`` steps, once the arrangement of the states has settled; else none."""
-        before = self.snapshot()
-        arrangement = self.cells.arrangement()
-        settled = self._step(seqs, firsts) and arrangement == self.cells.arrangement()
-        self.restore(before)
+        before = self.cells
+        self.cells = before.copy()
+        settled = self._step(seqs, firsts) and before.arrangement() == self.cells.arrangement()
+        self.cells = before
         no_cells = np.empty((n if settled else 0, 0), np.intp)
         return {self.name: DecodeRun(seqs, firsts, no_cells, no_cells)}
 

@@ -186,15 +186,16 @@ def look_at(context):
     return [look(c) for c in memory.attention_caches().values()], cells
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.sampled_from(sorted(MODELS)),
     st.booleans(),
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 60)), min_size=1, max_size=8),
     st.sets(st.integers(0, 3), min_size=1),
     st.integers(1, 150),
+    st.booleans(),
 )
-def test_contexts_of_every_kind(model, unified, prompts, seqs, n):
+def test_contexts_of_every_kind(model, unified, prompts, seqs, n, settled):
     params = ContextParams(
         n_ctx=1024, n_batch=128, n_ubatch=32, n_seq_max=4, kv_unified=unified, swa_full=False
     )
@@ -204,7 +205,8 @@ def test_contexts_of_every_kind(model, unified, prompts, seqs, n):
             context.seq_cp(0, 1, -1, -1)
         context.decode([((seq,), context.seq_pos(seq)[1] + 1, length)])
     order = sorted(seqs)
-    context.decode([((seq,), context.seq_pos(seq)[1] + 1, 1) for seq in order])
+    if settled:
+        context.decode([((seq,), context.seq_pos(seq)[1] + 1, 1) for seq in order])
     plan = context.plan_decode_run(order, n)
     if not plan:
         return
@@ -227,3 +229,13 @@ def test_a_settled_context_of_every_kind_is_planned():
         plan = context.plan_decode_run([0, 1, 2, 3], 100)
         assert plan, name
         assert {run.steps for run in plan.values()} == {100}
+
+
+def test_states_that_still_move_are_not_planned():
+    """Sharers of a state part at the next step; after it, nothing moves any more."""
+    context = Context(MODELS["rs"], ContextParams(n_ctx=1024, n_seq_max=4))
+    context.decode([((0,), 0, 5)])
+    context.seq_cp(0, 1, -1, -1)
+    assert context.plan_decode_run([0, 1], 9) == {}
+    context.decode([((0,), 5, 1), ((1,), 5, 1)])
+    assert context.plan_decode_run([0, 1], 9)["rs"].steps == 9
