@@ -331,8 +331,11 @@ class BlockManager:
         self.open_tails += not holding.open_tail
         holding.open_tail = True
 
-    def fork(self, parent: int, child: int, path: PrefixPath) -> None:
-        """Let ``child``, with prefix identity ``path``, hold all that ``parent`` holds."""
+    def fork(self, parent: int, child: int, path: PrefixPath, computed: int) -> None:
+        """Let ``child``, with prefix identity ``path``, hold all that ``parent`` holds.
+
+        That is room for ``computed`` tokens.
+        """
         source = self.holdings[parent]
         tables = []
         for group, table in zip(self.groups, source.tables, strict=True):
@@ -342,7 +345,8 @@ class BlockManager:
             self.pool.share(group.held(table))
         holding = self._hold(child, tables, path)
         holding.forked = source.forked = True
-        holding.start, holding.end = source.start, source.end
+        holding.start = source.start if source.end == computed else computed - 1
+        holding.end = computed
         self._open_tail(holding)
         self._open_tail(source)
 

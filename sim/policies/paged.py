@@ -280,7 +280,7 @@ class Paged(PagedOperations, Policy):
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """All blocks are shared; the last is copied by whoever writes to it first."""
-        self.manager.fork(parent.id, child.id, child.path)
+        self.manager.fork(parent.id, child.id, child.path, parent.computed)
         self._seqs[child.id] = child
         self._totals.came(child, self.manager.holdings[child.id])
         return True
@@ -393,8 +393,8 @@ class Paged(PagedOperations, Policy):
                 for entry in range(table.live, len(table.blocks)):
                     if table.blocks[entry]:
                         first, last = _live_cells(group, entry, start, end, cells)
-                        row = owners[table.blocks[entry], first:last]
-                        row[:] = np.where(row == -3, owner, -2)
+                        several = table.blocks[entry] in self.manager.pool.sharers
+                        owners[table.blocks[entry], first:last] = -2 if several else owner
         return owners[1:].ravel()
 
     def check_integrity(self) -> None:

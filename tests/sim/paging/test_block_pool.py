@@ -1,0 +1,191 @@
+"""The block pool against a slow one that keeps a plain queue and vLLM's own kind of key map."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from sim.errors import IntegrityError
+from sim.paging.pool import BlockPool
+
+KEYS = st.integers(1, 12)
+
+
+class SlowPool:
+    """A list of free blocks, holders by block, and for every key its blocks in order of arrival."""
+
+    def __init__(self, size: int) -> None:
+        self.queue = list(range(1, size))
+        self.holders: dict[int, int] = {}
+        self.blocks_of: dict[int, dict[int, None]] = {}
+        self.key_of: dict[int, int] = {}
+        self.evicted: list[int] = []
+
+    def take(self, n: int) -> list[int]:
+        taken, self.queue = self.queue[:n], self.queue[n:]
+        for block in taken:
+            self.holders[block] = 1
+            if block in self.key_of:
+                self.evicted.append(block)
+                self.lose_key(block)
+        return taken
+
+    def lose_key(self, block: int) -> None:
+        key = self.key_of.pop(block)
+        del self.blocks_of[key][block]
+        if not self.blocks_of[key]:
+            del self.blocks_of[key]
+
+    def give(self, blocks: list[int]) -> None:
+        for block in reversed(blocks):
+            self.holders[block] -= 1
+            if not self.holders[block]:
+                del self.holders[block]
+                self.queue.append(block)
+
+    def touch(self, blocks: list[int]) -> None:
+        for block in blocks:
+            if block in self.queue:
+                self.queue.remove(block)
+            self.holders[block] = self.holders.get(block, 0) + 1
+
+    def publish(self, key: int, block: int) -> None:
+        self.blocks_of.setdefault(key, {})[block] = None
+        self.key_of[block] = key
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Sequences of what the block manager asks of a pool."""
+
+    @initialize(size=st.integers(4, 24))
+    def make(self, size: int) -> None:
+        self.pool, self.slow = BlockPool(size), SlowPool(size)
+        self.pool.evicted = []
+        self.tables: list[list[int]] = []
+
+    @precondition(lambda self: self.slow.queue)
+    @rule(data=st.data())
+    def take(self, data: st.DataObject) -> None:
+        n = data.draw(st.integers(1, len(self.slow.queue)))
+        taken = [self.pool.take_one()] if n == 1 else self.pool.take(n)
+        assert taken == self.slow.take(n)
+        self.tables.append(taken)
+
+    @precondition(lambda self: self.tables)
+    @rule(data=st.data())
+    def give(self, data: st.DataObject) -> None:
+        table = self.tables.pop(data.draw(st.integers(0, len(self.tables) - 1)))
+        cut = data.draw(st.integers(0, len(table) - 1))
+        first, rest = table[:cut], table[cut:]
+        if first:
+            self.tables.append(first)
+        self.slow.give(rest)
+        self.pool.give(list(rest))
+
+    @precondition(lambda self: self.tables)
+    @rule(data=st.data())
+    def fork(self, data: st.DataObject) -> None:
+        table = data.draw(st.sampled_from(self.tables))
+        self.slow.touch(table)
+        self.pool.share(table)
+        self.tables.append(list(table))
+
+    @precondition(lambda self: self.tables)
+    @rule(data=st.data(), key=KEYS)
+    def publish(self, data: st.DataObject, key: int) -> None:
+        table = data.draw(st.sampled_from(self.tables))
+        bare = [block for block in table if block not in self.slow.key_of]
+        if not bare:
+            return
+        keys = range(key, key + 2 * len(bare), 2)
+        for own, block in zip(keys, bare, strict=True):
+            self.slow.publish(own, block)
+        if len(bare) == 1:
+            self.pool.publish_one(key, bare[0])
+        else:
+            self.pool.publish(keys, bare)
+
+    @precondition(lambda self: self.slow.key_of)
+    @rule(data=st.data())
+    def unpublish(self, data: st.DataObject) -> None:
+        held = [block for block in self.slow.key_of if block in self.slow.holders]
+        if held:
+            block = data.draw(st.sampled_from(held))
+            self.slow.lose_key(block)
+            self.pool.unpublish(block)
+
+    @rule(key=KEYS, step=st.integers(1, 3), n=st.integers(1, 6))
+    def hit(self, key: int, step: int, n: int) -> None:
+        keys = range(key, key + step * n, step)
+        every = [next(iter(self.slow.blocks_of.get(k, {0: None}))) for k in keys]
+        leading = every[: every.index(0)] if 0 in every else every
+        assert self.pool.find_each(keys) == every
+        found = self.pool.find_leading(keys)
+        assert found == leading
+        assert self.pool.free_among(found) == sum(block in self.slow.queue for block in found)
+        if found:
+            self.slow.touch(found)
+            self.pool.touch(found)
+            self.tables.append(found)
+
+    @invariant()
+    def agree(self) -> None:
+        if not hasattr(self, "pool"):
+            return
+        pool, slow = self.pool, self.slow
+        assert list(pool.free_queue()) == slow.queue
+        assert pool.free == len(slow.queue)
+        assert pool.evicted == slow.evicted
+        assert pool.cached_blocks == len(slow.key_of)
+        assert pool.cached_keys == len(slow.blocks_of)
+        assert all(pool.holds_of(block) == n for block, n in slow.holders.items())
+        assert all(pool.key_of(block) == slow.key_of.get(block, 0) for block in range(pool.size))
+        pool.check_integrity(slow.holders)
+
+
+TestPool = PoolMachine.TestCase
+TestPool.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+
+
+def test_lost_keys_do_not_pile_up() -> None:
+    pool = BlockPool(8)
+    for start in range(1, 10_000, 10):
+        blocks = pool.take(7)
+        pool.publish(range(start, start + 7), blocks)
+        pool.give(blocks)
+    assert len(pool._oldest) <= 4 * pool.size + 64 + 7
+    assert pool.cached_keys == 7
+
+
+def test_emptied_runs_do_not_pile_up() -> None:
+    pool = BlockPool(1000)
+    blocks = pool.take(2)
+    pool.publish(range(1, 3), blocks)
+    for _ in range(1000):
+        pool.give(blocks)
+        blocks = pool.find_leading(range(1, 3))
+        pool.touch(blocks)
+    assert len(pool._queue) < 50
+
+
+@pytest.mark.parametrize("damage", ["lost", "doubled", "shared", "miscounted", "key"])
+def test_integrity_check_notices(damage: str) -> None:
+    pool = BlockPool(6)
+    blocks = pool.take(3)
+    held = dict.fromkeys(blocks, 1)
+    pool.check_integrity(held)
+    if damage == "lost":
+        del held[blocks[0]]
+    elif damage == "doubled":
+        pool._queue.append([blocks[0]])
+        pool.free += 1
+    elif damage == "shared":
+        held[blocks[0]] = 2
+    elif damage == "miscounted":
+        pool.free += 1
+    else:
+        pool._key_of[blocks[0]] = 9
+    with pytest.raises(IntegrityError):
+        pool.check_integrity(held)
