@@ -29,7 +29,7 @@ def draw_config(
     rng: Random, geometry: CacheGeometry, unified: bool, profile: Profile
 ) -> dict[str, Any]:
     """The ``config`` of one random trace, with the fields that recordings have."""
-    n_seq_max = rng.choice((2, 3, 3, 4, 4, 5, 6, 8))
+    n_seq_max = rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6, 8))
     streams = 1 if unified else n_seq_max
     if profile == "fill":
         n_ctx = streams * rng.choice((64, 256, 256, 257))
