@@ -1,6 +1,6 @@
 """Break one rule of the cache at a time: the replay of recordings must notice every one.
 
-Recordings: the project's own, or a choice of those in ``../shared`` that shows every rule.
+Recordings: a choice of those in ``../shared`` that shows every rule, or else the project's own.
 """
 
 from __future__ import annotations
@@ -61,11 +61,20 @@ CHOICE = [
 ]
 
 
+#: Rules that the project's own recordings need not show: rare, or of another library.
+ONLY_SHARED = {
+    "window_cache_does_not_grow_with_sequences",
+    "clearing_drops_queued_copies",
+    "rollback_spares_sharers",
+    "restoring_nothing_removes_the_target",
+}
+
+
 @cache
 def recordings():
-    if OWN.is_dir():
-        return [(path, list(read_records(path))) for path in find_recordings(OWN)]
     chosen = [SHARED / name for name in CHOICE]
+    if not SHARED.is_dir() and OWN.is_dir():
+        chosen = sorted(find_recordings(OWN), key=lambda path: path.stat().st_size)
     return [(path, list(read_records(path))) for path in chosen if path.exists()]
 
 
@@ -484,5 +493,7 @@ def test_the_unbroken_cache_has_no_mismatch(monkeypatch):
 def test_a_broken_rule_is_noticed(name, monkeypatch):
     if not recordings():
         pytest.skip("no llama.cpp recordings: neither the project's own nor ../shared")
+    if name in ONLY_SHARED and not SHARED.is_dir():
+        pytest.skip(f"no recordings at {SHARED} that show this rule")
     MUTATIONS[name](monkeypatch)
     assert first_mismatch(monkeypatch) is not None

@@ -100,7 +100,7 @@ def prepared(draw):
     return cache
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     prepared(), st.permutations(range(SEQS)), st.integers(1, SEQS), st.integers(1, 90), st.data()
 )
@@ -120,7 +120,7 @@ def test_steps_at_once_equal_single_steps(cache, order, width, n, data):
     at_once.check_integrity()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(prepared(), st.integers(1, SEQS), st.integers(1, 60))
 def test_without_a_window_a_plan_ends_only_where_cells_do(cache, width, n):
     seqs = list(range(width))

@@ -83,7 +83,7 @@ def slow_find(usable, head, n, contiguous):
             return None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(CELL, min_size=1, max_size=60), WINDOWS, st.integers(0, 60), st.integers(1, 25))
 def test_search_finds_what_a_walk_finds(layout, window, head, n):
     cells = cells_from(layout)
@@ -95,7 +95,7 @@ def test_search_finds_what_a_walk_finds(layout, window, head, n):
         assert (None if got is None else got.tolist()) == slow_find(usable, head, n, contiguous)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.1, 0.5, 0.9, 0.99]), st.integers(1, 700))
 def test_search_in_windows_of_a_large_cache(seed, fill, n):
     rng = np.random.default_rng(seed)
