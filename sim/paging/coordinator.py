@@ -34,9 +34,9 @@ class Coordinator:
     """The groups of one cache, in order, and the search for a prefix that all of them have."""
 
     def __init__(self, specs: Sequence[GroupSpec], pool: BlockPool) -> None:
+        keys = KeyMaker(len(specs))
         self.groups = tuple(
-            _class_of(spec)(spec, pool, KeyMaker(i, len(specs), spec.block_size))
-            for i, spec in enumerate(specs)
+            _class_of(spec)(spec, index, pool, keys) for index, spec in enumerate(specs)
         )
         self._alignment = lcm(*(spec.block_size for spec in specs))
         self._types = self._group_by_type()

@@ -48,12 +48,19 @@ class Group:
 
     frees = False
 
-    def __init__(self, spec: GroupSpec, pool: BlockPool, keys: KeyMaker) -> None:
+    def __init__(self, spec: GroupSpec, index: int, pool: BlockPool, keys: KeyMaker) -> None:
         self.spec = spec
+        self.index = index
         self.size = spec.block_size
         self.window = spec.window
         self.pool = pool
-        self.keys = keys
+        self._keys = keys
+
+    def keys(self, path: PrefixPath, first: int, stop: int) -> list[int]:
+        """Keys of the blocks ``first .. stop - 1`` of a sequence."""
+        keys = self._keys.keys(path, self.size, first, stop)
+        index = self.index
+        return [key + index for key in keys] if index else keys
 
     def skipped(self, computed: int) -> int:
         """Leading tokens that nobody needs once ``computed`` tokens are there."""
@@ -80,13 +87,7 @@ class Group:
 
     def _leading(self, path: PrefixPath, first: int, stop: int) -> Blocks:
         """Blocks from entry ``first`` on, up to the first that is not cached."""
-        blocks: Blocks = []
-        for keys in self.keys.keys(path, first, stop):
-            found = self.pool.find_leading(keys)
-            blocks += found
-            if len(found) < len(keys):
-                break
-        return blocks
+        return self.pool.find_leading(self.keys(path, first, stop))
 
     # Needing and taking blocks.
 
@@ -145,12 +146,7 @@ class Group:
 
     def publish(self, path: PrefixPath, first: int, blocks: Blocks) -> None:
         """Let the prefix cache know the entries from index ``first`` on, null ones left out."""
-        stop = first + len(blocks)
-        for keys in self.keys.keys(path, first, stop):
-            self._publish(keys, blocks[: len(keys)])
-            blocks = blocks[len(keys) :]
-
-    def _publish(self, keys: Sequence[int], blocks: Blocks) -> None:
+        keys = self.keys(path, first, first + len(blocks))
         if 0 in blocks:
             keys = [key for key, block in zip(keys, blocks, strict=True) if block]
             blocks = [block for block in blocks if block]
@@ -158,7 +154,7 @@ class Group:
 
     def publish_one(self, path: PrefixPath, entry: int, block: int) -> None:
         """Let the prefix cache know one entry, which is not null."""
-        self.pool.publish_one(self.keys.key(path, entry), block)
+        self.pool.publish_one(self._keys.key(path, self.size, entry) + self.index, block)
 
     def step_ends(self) -> None:
         """Forget what held for one step only."""

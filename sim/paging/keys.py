@@ -2,13 +2,10 @@
 
 The prefix that ends with a block is identified by (branch, end position), see
 `workloads.request`; with the group's index that is the key. Equal keys mean equal tokens, equal
-predecessors and an equal salt (a salt makes other branches). Blocks that follow each other on a
-branch have keys in arithmetic progression, so a run of them is a `range`.
+predecessors and an equal salt (a salt makes other branches).
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 from workloads.request import PrefixPath
 
@@ -17,40 +14,45 @@ _SPAN = 1 << 32
 
 
 class KeyMaker:
-    """Keys of one group: ``index`` of ``groups``, with blocks of ``block_size`` tokens."""
+    """Keys of group 0 of ``groups``; group i has the same ones plus i.
 
-    def __init__(self, index: int, groups: int, block_size: int) -> None:
-        self._index = index
+    Remembers the keys of the path that was asked for last, as it is asked for again and again:
+    by all groups, by sequences that are refused, and when what was looked up in vain is filled in.
+    """
+
+    def __init__(self, groups: int) -> None:
         self._groups = groups
-        self._size = block_size
+        self._path: PrefixPath = ()
+        self._size = 0
+        self._keys: list[int] = []
 
-    def keys(self, path: PrefixPath, first: int, stop: int) -> Iterator[range]:
-        """Keys of the blocks ``first .. stop - 1`` of a sequence, a range for every branch.
+    def keys(self, path: PrefixPath, size: int, first: int, stop: int) -> list[int]:
+        """Of the blocks ``first .. stop - 1`` of ``size`` tokens; the path must reach so far."""
+        if path is self._path and size == self._size and stop <= len(self._keys):
+            return self._keys[first:stop]
+        keys = self._made(path, size, first, stop)
+        if first == 0:
+            self._path, self._size, self._keys = path, size, keys
+        return keys.copy()
 
-        The path must reach to the end of the last block.
-        """
-        size, groups, index = self._size, self._groups, self._index
+    def _made(self, path: PrefixPath, size: int, first: int, stop: int) -> list[int]:
+        keys: list[int] = []
+        groups = self._groups
         for branch, end in path:
-            until = end // size
-            if until <= first:
-                continue
-            until = min(until, stop)
-            base = branch * _SPAN
-            yield range(
-                (base + (first + 1) * size) * groups + index,
-                (base + until * size) * groups + index + 1,
-                size * groups,
-            )
-            first = until
-            if first == stop:
-                return
+            until = min(end // size, stop)
+            if until > first:
+                base = branch * _SPAN
+                start, last = (base + (first + 1) * size) * groups, (base + until * size) * groups
+                keys += range(start, last + 1, size * groups)
+                first = until
+        return keys
 
-    def key(self, path: PrefixPath, entry: int) -> int:
-        """The key of one block."""
-        stop = (entry + 1) * self._size
+    def key(self, path: PrefixPath, size: int, entry: int) -> int:
+        """Of one block."""
+        stop = (entry + 1) * size
         for branch, end in path:
             if end >= stop:
-                return (branch * _SPAN + stop) * self._groups + self._index
+                return (branch * _SPAN + stop) * self._groups
         raise IndexError(f"no block {entry} on {path}")
 
 

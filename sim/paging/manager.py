@@ -89,7 +89,8 @@ class BlockManager:
         self.open_tails = 0
         self._coordinator = Coordinator(specs, self.pool)
         self.groups = self._coordinator.groups
-        self.frees = any(group.frees for group in self.groups)
+        self._freeing = [group for group in self.groups if group.frees]
+        self.frees = bool(self._freeing)
         self.foreseeable = all(group.spec.mode != "align" for group in self.groups)
         """Whether what decoding sequences take and drop follows from their lengths alone."""
         self._finest = gcd(*(group.size for group in self.groups))
@@ -170,8 +171,8 @@ class BlockManager:
         return holding
 
     def _foresee_drop(self, holding: Holding) -> None:
-        pairs = zip(self.groups, holding.tables, strict=True)
-        holding.drop_at = min(group.next_drop(table) for group, table in pairs)
+        tables = holding.tables
+        holding.drop_at = min(group.next_drop(tables[group.index]) for group in self._freeing)
 
     def extend(self, holding: Holding, computed: int, n: int, tokens: int) -> bool:
         """Make room for ``n`` tokens after the ``computed`` ones, or answer False.
@@ -215,11 +216,14 @@ class BlockManager:
 
     def _drop(self, holding: Holding, computed: int) -> None:
         """Give back what fell out of windows, before anything is taken."""
-        for group, table in zip(self.groups, holding.tables, strict=True):
+        drop_at, tables = NEVER, holding.tables
+        for group in self._freeing:
+            table = tables[group.index]
             for first, blocks in group.drop(table, computed):
                 self._disclose(holding, group, first, blocks, computed)
                 self.pool.give(blocks)
-        self._foresee_drop(holding)
+            drop_at = min(drop_at, group.next_drop(table))
+        holding.drop_at = drop_at
 
     def _publish(self, holding: Holding, tokens: int) -> None:
         """Offer the full blocks among the first ``tokens`` tokens to the prefix cache."""

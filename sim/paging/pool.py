@@ -11,7 +11,7 @@ is checked when it is gone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import repeat
 
 from sim.errors import IntegrityError
@@ -176,9 +176,8 @@ class BlockPool:
             return self._next_oldest(key)
         return block
 
-    def find_leading(self, keys: Sequence[int]) -> list[int]:
+    def find_leading(self, keys: list[int]) -> list[int]:
         """Blocks with the first, second, ... of ``keys``, up to the first that none has."""
-        keys = list(keys)
         found: list[int] = list(iter(map(self._oldest.get, keys).__next__, None))
         if list(map(self._key_of.__getitem__, found)) == keys[: len(found)]:
             return found
@@ -190,9 +189,8 @@ class BlockPool:
             blocks.append(block)
         return blocks
 
-    def find_each(self, keys: Sequence[int]) -> list[int]:
+    def find_each(self, keys: list[int]) -> list[int]:
         """For every key the block that `find` finds."""
-        keys = list(keys)
         found = list(map(self._oldest.get, keys, repeat(NULL_BLOCK)))
         held = list(map(self._key_of.__getitem__, found))
         if held == keys:
@@ -206,9 +204,9 @@ class BlockPool:
         """The key of a block, 0 if it cannot be found."""
         return self._key_of[block]
 
-    def publish(self, keys: Sequence[int], blocks: list[int]) -> None:
+    def publish(self, keys: list[int], blocks: list[int]) -> None:
         """Let ``blocks``, which are held and have no key, be found under ``keys``."""
-        key_of, oldest, keys = self._key_of, self._oldest, list(keys)
+        key_of, oldest = self._key_of, self._oldest
         if not oldest.keys().isdisjoint(keys) and self._anyone_has(keys):
             for key, block in zip(keys, blocks, strict=True):
                 self.publish_one(key, block)

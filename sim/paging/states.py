@@ -20,8 +20,8 @@ from workloads.request import PrefixPath
 class StateGroup(WindowGroup):
     """Modes ``none`` and ``all``: what is needed is the block of the last computed token."""
 
-    def __init__(self, spec: GroupSpec, pool: BlockPool, keys: KeyMaker) -> None:
-        super().__init__(spec, pool, keys)
+    def __init__(self, spec: GroupSpec, index: int, pool: BlockPool, keys: KeyMaker) -> None:
+        super().__init__(spec, index, pool, keys)
         self.window = 2
         self._fresh: set[int] = set()
         """Keys published in this step, whose states are not computed yet."""
@@ -44,9 +44,10 @@ class StateGroup(WindowGroup):
             return self.pool.size + 1
         return super().first_need(hit, tokens, computed)
 
-    def _publish(self, keys: Sequence[int], blocks: Blocks) -> None:
-        super()._publish(keys, blocks)
-        self._fresh.update(key for key, block in zip(keys, blocks, strict=True) if block)
+    def publish(self, path: PrefixPath, first: int, blocks: Blocks) -> None:
+        """Take note of the keys as well."""
+        super().publish(path, first, blocks)
+        self._fresh.update(self.pool.key_of(block) for block in blocks if block)
 
     def publish_one(self, path: PrefixPath, entry: int, block: int) -> None:
         """Like `publish`."""

@@ -29,13 +29,13 @@ class WindowGroup(Group):
         wanted = -(-(self.window - 1) // self.size)
         every = alignment // self.size
         if 0 < wanted <= stop and stop % every == 0:
-            columns = self._columns(peers, path, stop - wanted, stop)
-            if all(map(all, columns)):
-                return [[0] * (stop - wanted) + column for column in columns]
+            tail = self._columns(peers, path, stop - wanted, stop)
+            if all(map(all, tail)):
+                return [[0] * (stop - wanted) + column for column in tail]
         columns = self._columns(peers, path, 0, stop)
         run = 0
         for i in range(stop - 1, -1, -1):
-            if not all(column[i] for column in columns):
+            if not columns[0][i] or not all(column[i] for column in columns):
                 run = 0
             elif run or (i + 1) % every == 0:
                 run += 1
@@ -48,14 +48,7 @@ class WindowGroup(Group):
         self, peers: Sequence[Group], path: PrefixPath, first: int, stop: int
     ) -> list[Blocks]:
         """For every peer the cached blocks of entries ``first .. stop - 1``, 0 for none."""
-        return [
-            [
-                block
-                for keys in peer.keys.keys(path, first, stop)
-                for block in peer.pool.find_each(keys)
-            ]
-            for peer in peers
-        ]
+        return [self.pool.find_each(peer.keys(path, first, stop)) for peer in peers]
 
     def drop(self, table: Table, computed: int) -> list[Piece]:
         """The whole blocks before the window."""

@@ -193,7 +193,7 @@ class VllmScheduler(Scheduler):
         for _, seq in [*batch.due(), *((other.rank, other) for other in others)]:
             if seq.status is not Status.RUNNING:
                 continue
-            is_member = seq in batch
+            is_member = seq.follows(batch.clock)
             n = 1 if is_member else self._wanted(seq, budget)
             if n == 0:
                 continue

@@ -99,7 +99,7 @@ class PoolMachine(RuleBasedStateMachine):
         bare = [block for block in table if block not in self.slow.key_of]
         if not bare:
             return
-        keys = range(key, key + 2 * len(bare), 2)
+        keys = list(range(key, key + 2 * len(bare), 2))
         for own, block in zip(keys, bare, strict=True):
             self.slow.publish(own, block)
         if len(bare) == 1:
@@ -118,7 +118,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(key=KEYS, step=st.integers(1, 3), n=st.integers(1, 6))
     def hit(self, key: int, step: int, n: int) -> None:
-        keys = range(key, key + step * n, step)
+        keys = list(range(key, key + step * n, step))
         every = [next(iter(self.slow.blocks_of.get(k, {0: None}))) for k in keys]
         leading = every[: every.index(0)] if 0 in every else every
         assert self.pool.find_each(keys) == every
@@ -153,7 +153,7 @@ def test_lost_keys_do_not_pile_up() -> None:
     pool = BlockPool(8)
     for start in range(1, 10_000, 10):
         blocks = pool.take(7)
-        pool.publish(range(start, start + 7), blocks)
+        pool.publish(list(range(start, start + 7)), blocks)
         pool.give(blocks)
     assert len(pool._oldest) <= 4 * pool.size + 64 + 7
     assert pool.cached_keys == 7
@@ -162,10 +162,10 @@ def test_lost_keys_do_not_pile_up() -> None:
 def test_emptied_runs_do_not_pile_up() -> None:
     pool = BlockPool(1000)
     blocks = pool.take(2)
-    pool.publish(range(1, 3), blocks)
+    pool.publish([1, 2], blocks)
     for _ in range(1000):
         pool.give(blocks)
-        blocks = pool.find_leading(range(1, 3))
+        blocks = pool.find_leading([1, 2])
         pool.touch(blocks)
     assert len(pool._queue) < 50
 
