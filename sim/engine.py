@@ -99,6 +99,8 @@ class Engine:
 
     def _misfit_of(self, seq: Sequence) -> str:
         longest = self.policy.budget.max_model_len
+        if seq.request.beam_width > 1:
+            return "beam search is not simulated"
         if seq.limit > longest:
             return f"longer than the longest sequence allowed ({longest} tokens)"
         if not self.policy.can_ever_hold(seq):
