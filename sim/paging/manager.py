@@ -96,6 +96,11 @@ class BlockManager:
         self._finest = gcd(*(group.size for group in self.groups))
         self._returning: set[int] = set()
 
+    @property
+    def only_grows(self) -> bool:
+        """Whether decoding sequences do nothing but take a block wherever they begin one."""
+        return not self.frees and not self.open_tails
+
     # Asking.
 
     def find(self, owner: int, path: PrefixPath, tokens: int) -> Hit:

@@ -23,12 +23,12 @@ from sim.paging.groups import Group
 from sim.paging.manager import MISS, BlockManager
 from sim.paging.occupancy import Occupancy, Totals, final_length
 from sim.paging.reads import reads_of_run, reads_of_step
-from sim.paging.run import PagedRun, due_in
+from sim.paging.run import PagedRun, due_in, steps_with_room
 from sim.paging.spec import Layout, layout_of
 from sim.policies.base import Policy, Usage
 from sim.policies.paged_ops import PagedOperations
 from sim.sequence import Sequence, Status
-from sim.step import Cells, Copy, Placement, Step
+from sim.step import Cells, Copy, Placement, Reads, Step
 from workloads.errors import InputError
 
 
@@ -102,6 +102,7 @@ class Paged(PagedOperations, Policy):
         self._refusal = _Refusal(None, 0, False)
         self._wanted: int | None = None
         self._totals = Totals(self.manager)
+        self._block_sizes = tuple(group.size for group in self.manager.groups)
         self._chunks = tuple(g.window for g in self.groups if g.kind == "chunked")
 
     def _group_serving(self, index: int) -> int:
@@ -306,19 +307,31 @@ class Paged(PagedOperations, Policy):
         wanted, self._wanted = self._wanted, None
         for chunk in self._chunks:
             steps = min(steps, *(chunk - seq.computed % chunk for seq in seqs))
-        forecast = Forecast(self.manager, seqs, steps, wanted)
-        if not forecast.steps:
+        manager, due = self.manager, due_in(self, seqs)
+        if len(seqs) != len(self._seqs):
             return None
+        if manager.only_grows:
+            steps = steps_with_room(due, steps, len(seqs), self._block_sizes, manager.pool.free)
+            look = partial(self._seen, seqs, steps)
+        else:
+            forecast = Forecast(manager, seqs, steps, wanted)
+            steps = forecast.steps
+            look = partial(self._foreseen, forecast)
+        done = partial(self._stepped, len(seqs))
+        return PagedRun(steps, look, due, self._visit, done) if steps else None
+
+    def _seen(
+        self, seqs: SequenceOf[Sequence], steps: int
+    ) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
+        return self._foreseen(Forecast(self.manager, seqs, steps))
+
+    def _foreseen(self, forecast: Forecast) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
         specs, lengths = self.layout.groups, forecast.lengths
         reads = tuple(
             reads_of_run(group, specs[serving], lengths, forecast.steps)
             for group, serving in zip(self.groups, self._serving, strict=True)
         )
-        usage = forecast.usage(self._occupancy)
-        due = due_in(self, seqs)
-        return PagedRun(
-            forecast.steps, reads, usage, due, self._visit, partial(self._stepped, len(seqs))
-        )
+        return reads, (forecast.usage(self._occupancy),)
 
     def _visit(self, seq: Sequence, computed: int) -> None:
         """One token of a decode run."""
