@@ -58,8 +58,10 @@ class Group:
 
     def keys(self, path: PrefixPath, first: int, stop: int) -> list[int]:
         """Keys of the blocks ``first .. stop - 1`` of a sequence."""
-        keys = self._keys.keys(path, self.size, first, stop)
         index = self.index
+        if first + 1 == stop:
+            return [self._keys.key(path, self.size, first) + index]
+        keys = self._keys.keys(path, self.size, first, stop)
         return [key + index for key in keys] if index else keys
 
     def skipped(self, computed: int) -> int:
@@ -115,13 +117,10 @@ class Group:
             self.pool.touch([block for block in kept if block])
         return Table([0] * skipped + kept, self.size)
 
-    def grow(self, table: Table, tokens: int) -> None:
-        """Take blocks until there is room for ``tokens``."""
-        missing = -(-tokens // self.size) - len(table.blocks)
-        if missing == 1:
-            table.blocks.append(self.pool.take_one())
-        elif missing > 0:
-            table.blocks += self.pool.take(missing)
+    def grow(self, table: Table, tokens: int, blocks: Blocks) -> None:
+        """Append ``blocks``, as many as `further_need` asked for, to have room for ``tokens``."""
+        del tokens
+        table.blocks += blocks
 
     def drop(self, table: Table, computed: int) -> list[Piece]:
         """Take out of the table what nobody needs once ``computed`` tokens are there."""
@@ -144,17 +143,13 @@ class Group:
 
     # Filling the prefix cache.
 
-    def publish(self, path: PrefixPath, first: int, blocks: Blocks) -> None:
-        """Let the prefix cache know the entries from index ``first`` on, null ones left out."""
+    def keyed(self, path: PrefixPath, first: int, blocks: Blocks) -> tuple[list[int], Blocks]:
+        """Keys for the entries of a table from index ``first`` on, null ones left out."""
         keys = self.keys(path, first, first + len(blocks))
         if 0 in blocks:
             keys = [key for key, block in zip(keys, blocks, strict=True) if block]
             blocks = [block for block in blocks if block]
-        self.pool.publish(keys, blocks)
-
-    def publish_one(self, path: PrefixPath, entry: int, block: int) -> None:
-        """Let the prefix cache know one entry, which is not null."""
-        self.pool.publish_one(self._keys.key(path, self.size, entry) + self.index, block)
+        return keys, blocks
 
     def step_ends(self) -> None:
         """Forget what held for one step only."""

@@ -130,33 +130,39 @@ class BlockManager:
 
     def _first_need(self, computed: int, tokens: int, hit: Hit) -> int:
         tokens = min(tokens, self.longest)
+        need = 0
         if not hit.tables:
-            return sum(group.first_need([], tokens, computed) for group in self.groups)
-        pairs = list(zip(self.groups, hit.tables, strict=True))
-        if hit.free is None:
-            hit.free = sum(group.free_in(table, computed) for group, table in pairs)
-        return hit.free + sum(group.first_need(table, tokens, computed) for group, table in pairs)
+            for group in self.groups:
+                need += group.first_need([], tokens, computed)
+            return need
+        free = hit.free or 0
+        for group, table in zip(self.groups, hit.tables, strict=True):
+            need += group.first_need(table, tokens, computed)
+            if hit.free is None:
+                free += group.free_in(table, computed)
+        hit.free = free
+        return need + free
 
     def _further_need(self, holding: Holding, computed: int, tokens: int) -> int:
         tokens = min(tokens, self.longest)
-        need = sum(
-            group.further_need(table, tokens)
-            for group, table in zip(self.groups, holding.tables, strict=True)
-        )
-        return need + len(self.shared_tails(holding, computed)) if holding.open_tail else need
+        need = len(self.shared_tails(holding, computed)) if holding.open_tail else 0
+        for group, table in zip(self.groups, holding.tables, strict=True):
+            need += group.further_need(table, tokens)
+        return need
 
     # Doing.
 
     def admit(
         self, owner: int, path: PrefixPath, computed: int, n: int, tokens: int, hit: Hit = MISS
-    ) -> Holding | None:
-        """Give a new holder room for ``n`` tokens after those of ``hit``; None if there is none.
+    ) -> Holding | int:
+        """Give a new holder room for ``n`` tokens after those of ``hit``.
 
-        tokens: how many tokens the sequence is known to have; full blocks of them go into the
-        prefix cache, computed or not.
+        Answers how many free blocks that takes, if there are not as many. tokens: how many the
+        sequence is known to have; full blocks of them go into the prefix cache, computed or not.
         """
-        if self._first_need(computed, computed + n, hit) > self.pool.free:
-            return None
+        need = self._first_need(computed, computed + n, hit)
+        if need > self.pool.free:
+            return need
         if hit.tables:
             tables = [
                 group.adopt(table, computed)
@@ -212,35 +218,60 @@ class BlockManager:
         return True
 
     def _grow(self, holding: Holding, computed: int, n: int, tokens: int) -> None:
-        end = min(computed + n, self.longest)
-        for group, table in zip(self.groups, holding.tables, strict=True):
-            group.grow(table, end)
+        end, tables = min(computed + n, self.longest), holding.tables
+        wanted = [
+            group.further_need(table, end) for group, table in zip(self.groups, tables, strict=True)
+        ]
+        if any(wanted):
+            blocks = self.pool.take(sum(wanted))
+            for group, table, n_blocks in zip(self.groups, tables, wanted, strict=True):
+                group.grow(table, end, blocks[:n_blocks])
+                blocks = blocks[n_blocks:]
         holding.start, holding.end = computed, computed + n
         if self.caching:
             self._publish(holding, min(computed + n, tokens))
 
     def _drop(self, holding: Holding, computed: int) -> None:
         """Give back what fell out of windows, before anything is taken."""
-        drop_at, tables = NEVER, holding.tables
+        drop_at, tables, gone = NEVER, holding.tables, []
         for group in self._freeing:
             table = tables[group.index]
             for first, blocks in group.drop(table, computed):
                 self._disclose(holding, group, first, blocks, computed)
-                self.pool.give(blocks)
+                gone.append(blocks)
             drop_at = min(drop_at, group.next_drop(table))
         holding.drop_at = drop_at
+        self._give(gone)
+
+    def _give(self, pieces: list[Blocks]) -> None:
+        """Give pieces of tables back, one after the other, each from its end."""
+        if len(pieces) == 1:
+            self.pool.give(pieces[0])
+        elif pieces:
+            self.pool.give([block for piece in reversed(pieces) for block in piece])
 
     def _publish(self, holding: Holding, tokens: int) -> None:
         """Offer the full blocks among the first ``tokens`` tokens to the prefix cache."""
+        keys: list[int] = []
+        offered: Blocks = []
         for group, table in zip(self.groups, holding.tables, strict=True):
             first, stop = table.cached, tokens // group.size
             if first < stop:
                 table.cached = stop
                 stop = min(stop, holding.public // group.size)
-                if first + 1 == stop and table.blocks[first] and not holding.forked:
-                    group.publish_one(holding.path, first, table.blocks[first])
-                elif first < stop:
-                    self._tell(holding, group, first, table.blocks[first:stop])
+                if first < stop:
+                    more, blocks = self._keyed(holding, group, first, table.blocks[first:stop])
+                    keys += more
+                    offered += blocks
+        if keys:
+            self.pool.publish(keys, offered)
+
+    def _keyed(
+        self, holding: Holding, group: Group, first: int, blocks: Blocks
+    ) -> tuple[list[int], Blocks]:
+        if holding.forked:
+            blocks = [0 if self.pool.key_of(block) else block for block in blocks]
+        return group.keyed(holding.path, first, blocks)
 
     def _disclose(
         self, holding: Holding, group: Group, first: int, blocks: Blocks, tokens: int
@@ -250,20 +281,16 @@ class BlockManager:
             stop = min(first + len(blocks), tokens // group.size)
             start = max(first, holding.public // group.size)
             if start < stop:
-                self._tell(holding, group, start, blocks[start - first : stop - first])
-
-    def _tell(self, holding: Holding, group: Group, first: int, blocks: Blocks) -> None:
-        if holding.forked:
-            blocks = [0 if self.pool.key_of(block) else block for block in blocks]
-        group.publish(holding.path, first, blocks)
+                kept = blocks[start - first : stop - first]
+                self.pool.publish(*self._keyed(holding, group, start, kept))
 
     def release(self, owner: int) -> None:
-        """Give everything back that ``owner`` holds, if anything."""
+        """Give back what ``owner`` holds, if anything: group after group, each from its end."""
         holding = self.holdings.pop(owner, None)
         if holding is not None:
             self.open_tails -= holding.open_tail
-            for group, table in zip(self.groups, holding.tables, strict=True):
-                self.pool.give(group.held(table))
+            pairs = zip(self.groups, holding.tables, strict=True)
+            self._give([group.held(table) for group, table in pairs])
         if self._returning:
             self._returning.discard(owner)
 

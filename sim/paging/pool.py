@@ -50,6 +50,8 @@ class BlockPool:
         """The first ``n`` blocks of the free queue (there must be as many); keys are lost."""
         taken: list[int] = []
         queue = self._queue
+        if n == 1:
+            return [self.take_one()]
         missing = n
         while missing:
             run = queue[0]
@@ -206,6 +208,9 @@ class BlockPool:
 
     def publish(self, keys: list[int], blocks: list[int]) -> None:
         """Let ``blocks``, which are held and have no key, be found under ``keys``."""
+        if len(keys) == 1:
+            self.publish_one(keys[0], blocks[0])
+            return
         key_of, oldest = self._key_of, self._oldest
         if not oldest.keys().isdisjoint(keys) and self._anyone_has(keys):
             for key, block in zip(keys, blocks, strict=True):

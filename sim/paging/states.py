@@ -44,14 +44,11 @@ class StateGroup(WindowGroup):
             return self.pool.size + 1
         return super().first_need(hit, tokens, computed)
 
-    def publish(self, path: PrefixPath, first: int, blocks: Blocks) -> None:
-        """Take note of the keys as well."""
-        super().publish(path, first, blocks)
-        self._fresh.update(self.pool.key_of(block) for block in blocks if block)
-
-    def publish_one(self, path: PrefixPath, entry: int, block: int) -> None:
-        """Like `publish`."""
-        self.publish(path, entry, [block])
+    def keyed(self, path: PrefixPath, first: int, blocks: Blocks) -> tuple[list[int], Blocks]:
+        """Takes note of the keys as well."""
+        keys, blocks = super().keyed(path, first, blocks)
+        self._fresh.update(keys)
+        return keys, blocks
 
     def step_ends(self) -> None:
         """The states of this step are computed."""
@@ -70,14 +67,13 @@ class AlignedStateGroup(StateGroup):
         """One real block whenever the table grows."""
         return int(-(-tokens // self.size) > len(table.blocks))
 
-    def grow(self, table: Table, tokens: int) -> None:
+    def grow(self, table: Table, tokens: int, blocks: Blocks) -> None:
         """Null entries, and one block for the state after the last token."""
-        missing = -(-tokens // self.size) - len(table.blocks)
-        if missing > 0:
+        if blocks:
             if table.blocks:
                 table.state = len(table.blocks) - 1
-            table.blocks += [0] * (missing - 1)
-            table.blocks.append(self.pool.take_one())
+            table.blocks += [0] * (-(-tokens // self.size) - len(table.blocks) - 1)
+            table.blocks += blocks
 
     def next_drop(self, table: Table) -> int:
         """Nobody knows: what is dropped does not follow from lengths alone."""

@@ -48,7 +48,9 @@ class WindowGroup(Group):
         self, peers: Sequence[Group], path: PrefixPath, first: int, stop: int
     ) -> list[Blocks]:
         """For every peer the cached blocks of entries ``first .. stop - 1``, 0 for none."""
-        return [self.pool.find_each(peer.keys(path, first, stop)) for peer in peers]
+        keys = [key for peer in peers for key in peer.keys(path, first, stop)]
+        found, n = self.pool.find_each(keys), stop - first
+        return [found[i * n : (i + 1) * n] for i in range(len(peers))]
 
     def drop(self, table: Table, computed: int) -> list[Piece]:
         """The whole blocks before the window."""

@@ -212,9 +212,8 @@ class Paged(PagedOperations, Policy):
 
     def _admit(self, seq: Sequence, n: int, computed: int, hit: Hit) -> bool:
         holding = self.manager.admit(seq.id, seq.path, computed, n, seq.tokens, hit)
-        if holding is None:
-            need = self.manager.need(seq.id, computed, computed + n, hit)
-            self._refusal = _Refusal(seq, need, not computed)
+        if isinstance(holding, int):
+            self._refusal = _Refusal(seq, holding, not computed)
             return False
         self._seqs[seq.id] = seq
         self._totals.came(seq, holding)
