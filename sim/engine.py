@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from simpy.events import Event, EventPriority
 
 from sim.clock import TICKS_PER_SECOND, ticks_of, to_seconds, to_ticks
+from sim.forking import Forking, sequences_of
 from sim.link import HostLink
 from sim.policies.base import DecodeRun, Policy
 from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler
-from sim.sequence import Sequence, Status
+from sim.sequence import Sequence
 from sim.step import Step
 from sim.timing.base import TimeModel
 from sim.work import work_of, work_of_run
@@ -72,7 +73,7 @@ class Engine:
         self._on_completed = on_completed
         self._sequences = 0
         self._unfinished: dict[int, int] = {}
-        self._to_fork: set[int] = set()
+        self._forking = Forking(policy, scheduler, self._new_sequence)
         self._idle: Event | None = None
         self._last_step = 1
         env.process(self._serve())
@@ -84,9 +85,8 @@ class Engine:
         if reason:
             self._give_up(request, reason)
             return
-        self._unfinished[request.id] = request.samples
-        if request.samples > 1:
-            self._to_fork.add(request.id)
+        self._unfinished[request.id] = sequences_of(request)
+        self._forking.expect(request)
         self.scheduler.add(seq)
         if self._idle is not None:
             self._idle.succeed()
@@ -99,8 +99,6 @@ class Engine:
 
     def _misfit_of(self, seq: Sequence) -> str:
         longest = self.policy.budget.max_model_len
-        if seq.request.beam_width > 1:
-            return "beam search is not simulated"
         if seq.limit > longest:
             return f"longer than the longest sequence allowed ({longest} tokens)"
         if not self.policy.can_ever_hold(seq):
@@ -146,19 +144,23 @@ class Engine:
         self.recorder.step(start, start + ticks, step, placement)
         self._last_step = max(1, ticks)
         self._sample()
-        parents = self._parents_in(step)
+        parents = self._forking.parents_in(step)
         finished = self.scheduler.update(step)
-        for parent in parents:
-            self._fork_samples(parent)
+        for parent, child in self._forking.fork(parents):
+            self.recorder.forked(parent, child)
+        self._choose_beams()
         self._finish(finished)
 
     def _drop_one(self) -> None:
         """Nothing can be scheduled and nothing will change that: give up whoever is first."""
-        seq = [*self.scheduler.waiting, *self.scheduler.running][0]
-        self.scheduler.abort(seq)
-        self._unfinished.pop(seq.request.id, None)
-        self._to_fork.discard(seq.request.id)
-        self._give_up(seq.request, "no room could be made for it")
+        seqs = [*self.scheduler.waiting, *self.scheduler.running]
+        request = seqs[0].request
+        for seq in seqs:
+            if seq.request is request:
+                self.scheduler.abort(seq)
+        self._unfinished.pop(request.id, None)
+        self._forking.forget(request)
+        self._give_up(request, "no room could be made for it")
 
     # Runs of decode steps.
 
@@ -168,6 +170,9 @@ class Engine:
         if self.exact_steps or not batch or not self.recorder.are_streaming(len(batch)):
             return None
         steps = min(self.scheduler.steady_steps(), LONGEST_RUN)
+        change = self._forking.steps_to_change()
+        if change is not None:
+            steps = min(steps, change)
         if steps < 1:
             return None
         now = to_ticks(self._env.now)
@@ -194,40 +199,19 @@ class Engine:
         self.recorder.run(now, ends, len(self.scheduler.batch), plan, refusals)
         self._last_step = max(1, (int(ends[-1]) - now) // steps)
         self._sample()
-        self._finish(self.scheduler.update_run(steps))
+        finished = self.scheduler.update_run(steps)
+        self._choose_beams()
+        self._finish(finished)
+
+    def _choose_beams(self) -> None:
+        for dead, child in self._forking.choose_beams():
+            self.recorder.replaced(dead, child)
 
     def _sample(self) -> None:
         """Let the recorder look at the caches before finished sequences leave them."""
         scheduler = self.scheduler
         now = to_ticks(self._env.now)
         self.recorder.sample(now, len(scheduler.running), len(scheduler.waiting))
-
-    # Parallel samples.
-
-    def _parents_in(self, step: Step) -> list[Sequence]:
-        """Sequences whose prompt this step completes and whose other samples do not exist yet."""
-        if not self._to_fork:
-            return []
-        return [
-            seq
-            for seq, start, n in step.runs
-            if seq.request.id in self._to_fork and start + n >= seq.prompt
-        ]
-
-    def _fork_samples(self, parent: Sequence) -> None:
-        """Let the other samples start from the parent's prompt and from the same output.
-
-        A sample that cannot share it (no room, or a policy without sharing) waits its turn and
-        computes the prompt for itself.
-        """
-        self._to_fork.remove(parent.request.id)
-        for sample in range(1, parent.request.samples):
-            child = self._new_sequence(parent.request, sample)
-            runs = parent.status is Status.RUNNING and self.policy.can_fork
-            if runs and self.scheduler.fork(parent, child):
-                self.recorder.forked(parent, child)
-            else:
-                self.scheduler.add(child)
 
     # Ends.
 

@@ -18,7 +18,7 @@ from sim.clock import TICKS_PER_SECOND, to_seconds
 from sim.growing import GrowingArray
 from sim.policies.base import DecodeRun, Policy, Usage
 from sim.samples import Samples
-from sim.sequence import Sequence
+from sim.sequence import Sequence, Status
 from sim.step import Copy, Count, Placement, Step
 from workloads.request import Request
 
@@ -91,8 +91,6 @@ class Recorder:
         began = to_seconds(start)
         for seq in step.admitted:
             self._tracks.setdefault(seq.id, _Track(began))
-        for seq in step.preempted:
-            self._streaming.discard(seq.id)
         went_on = self._emissions(index, to_seconds(end), step)
         self.ends.append(to_seconds(end))
         self.streaming_on.append(went_on)
@@ -134,6 +132,15 @@ class Recorder:
         )
         self._streaming.add(child.id)
         self.counts["output_tokens"] += 1
+
+    def replaced(self, dead: Sequence, child: Sequence) -> None:
+        """``child`` takes the place of ``dead``, and its last token, with another history."""
+        track = self._tracks[child.id] = self._tracks.pop(dead.id)
+        self._streaming.discard(dead.id)
+        if child.status is Status.RUNNING:
+            self._streaming.add(child.id)
+        else:
+            track.stretches[-1][1] = self.counts["steps"] - 1
 
     def _count(self, step: Step, placement: Placement) -> None:
         counts = self.counts

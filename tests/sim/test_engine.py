@@ -115,11 +115,6 @@ def test_a_request_that_never_fits_fails_and_the_others_go_on(budget_of):
     assert recorder.words["reason"] == ["longer than the longest sequence allowed (400 tokens)"]
 
 
-def test_beam_search_is_failed_and_not_passed_over(budget_of):
-    recorder = simulate(Listed([(0.0, 8, 2, None, None, 0, 1, 4)]), budget_of())
-    assert recorder.words["reason"] == ["beam search is not simulated"]
-
-
 def test_follow_ups_come_after_their_predecessor_also_if_it_failed(budget_of):
     budget = budget_of(tokens=256, max_model_len=1000)
     workload = Listed([(0.0, 500, 2), (9.0, 8, 1)], follow_ups={0: 1})
