@@ -83,6 +83,5 @@ class Simulation:
         self._completed += 1
         if self._progress is not None and not self._completed % REPORT_EVERY:
             self._progress(self._completed)
-        following = self._traffic.completed(request, at)
-        if following is not None:
+        for following in self._traffic.completed(request, at):
             self._env.process(self._arrive(following))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from workloads.errors import InputError
 from workloads.plugins import Part, option
 from workloads.registry import Registry
-from workloads.request import Traffic
-from workloads.sessions import ClosedTraffic, OpenTraffic, Session
+from workloads.request import Session, Traffic
+from workloads.sessions import ClosedTraffic, OpenTraffic
 from workloads.spec import workload_of
 
 Seconds = NDArray[np.float64]

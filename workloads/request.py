@@ -15,8 +15,10 @@ Branches of a workload count from 0; negative ones are left to the simulator.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from workloads.errors import InputError
 
 PrefixPath = tuple[tuple[int, int], ...]
 
@@ -35,6 +37,8 @@ class Request:
     beam_width: width of a beam search over the output; 1 means none.
     priority: smaller is more urgent.
     slo_class: name of the service class whose objectives apply.
+    after: ids of requests of the same session whose ends this one waits for; until the last of
+        them, ``arrival`` is the pause (seconds) between that end and the arrival.
     """
 
     id: int
@@ -48,22 +52,48 @@ class Request:
     beam_width: int = 1
     priority: int = 0
     slo_class: str = "default"
+    after: tuple[int, ...] = ()
+
+
+Session = list[Request]
+"""Requests of one client, of which only the first waits for no other (`workloads.sessions`)."""
 
 
 class Traffic(ABC):
-    """The requests of one run, with the state that a closed loop needs. Used once."""
+    """The requests of one run, with the state that a closed loop needs. Used once.
+
+    clients: how many of them send one session after the other, or None where sessions start at
+        times of their own.
+    """
+
+    clients: int | None = None
 
     @abstractmethod
     def arrivals(self) -> Iterator[Request]:
         """Requests that come by themselves, in order of arrival, made one by one."""
 
-    def completed(self, request: Request, at: float) -> Request | None:
-        """The request that the end of ``request`` at time ``at`` (seconds) sets off, if any.
+    def completed(self, request: Request, at: float) -> Iterable[Request]:
+        """The requests that the end of ``request`` at time ``at`` (seconds) sets off.
 
-        Its arrival is ``at`` or later. Open-loop traffic has none.
+        Each arrives at ``at`` or later, in any order. Open-loop traffic has none. ``at`` never
+        falls from one call to the next.
         """
         del request, at
-        return None
+        return ()
+
+    def sessions(self) -> Iterator[Session]:
+        """The same requests without an engine, in the order in which sessions start.
+
+        For writing and counting, instead of `arrivals`. Raises `InputError` for a closed loop
+        that does not say what waits for what.
+        """
+        for request in self.arrivals():
+            if any(True for _ in self.completed(request, request.arrival)):
+                raise InputError(
+                    f"request {request.id} sets off another one when it ends, and this traffic "
+                    "does not say so without an engine: expected a method sessions"
+                )
+            yield [request]
 
 
 class Workload(ABC):

@@ -1,31 +1,33 @@
-"""Sessions: chains of requests of one client, and the traffic that sends them.
+"""Sessions: requests of one client that wait for each other, and the traffic that sends them.
 
-A session is a list of requests whose ``arrival`` still holds the pause (seconds) before them:
-after the end of the request in front, or, for the first one, after the client became free. All
-lengths, paths and pauses are drawn when the session is made; only the times depend on the engine.
+A session is a list of requests, each after those it waits for (`Request.after`); only the first
+waits for none. While it waits, a request's ``arrival`` holds its pause: seconds after the last of
+the ends that it waits for, or, for the first one, after the client became free. All lengths, paths
+and pauses are drawn when the session is made; only the times depend on the engine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from workloads.request import Request, Traffic
-
-Session = list[Request]
+from workloads.request import Request, Session, Traffic
 
 
 def numbered(sessions: Iterator[Session], requests: int) -> Iterator[Session]:
     """The first sessions that hold ``requests`` requests together, the last one cut to fit.
 
     Sets the ids, from 0. They follow the sessions, not the engine, so that the same request has
-    the same id under every policy.
+    the same id under every policy. ``after`` is given as places in the session and becomes ids;
+    where it is empty, a request waits for the one in front of it.
     """
     first = 0
     for session in sessions:
         del session[requests - first :]
-        for number, request in enumerate(session, first):
-            request.id = number
+        for place, request in enumerate(session):
+            request.id = first + place
+            if place:
+                request.after = tuple(first + each for each in request.after or (place - 1,))
         first += len(session)
         yield session
         if first == requests:
@@ -41,29 +43,40 @@ class OpenTraffic(Traffic):
     def __init__(self, sessions: Iterator[Session], times: Iterator[float]) -> None:
         self._sessions = sessions
         self._times = times
-        self._rest: dict[int, Session] = {}
+        self._waiting: dict[int, list[Request]] = {}
+        self._missing: dict[int, int] = {}
 
     def arrivals(self) -> Iterator[Request]:
         """The first request of every session. Ends with the sessions or with the times."""
-        begin = self._begin
+        return map(self._begin, self.sessions())
+
+    def sessions(self) -> Iterator[Session]:
+        """All sessions; the first request of each arrives when the session starts."""
         for session, at in zip(self._sessions, self._times, strict=False):
-            yield begin(session, at)
+            session[0].arrival = at
+            yield session
 
-    def completed(self, request: Request, at: float) -> Request | None:
-        """The next request of the same session, after its pause."""
-        rest = self._rest.pop(request.id, None)
-        return None if rest is None else self._continue(rest, at + rest[-1].arrival)
+    def completed(self, request: Request, at: float) -> Iterable[Request]:
+        """The requests of the same session that waited for this end only, after their pauses."""
+        if request.id not in self._waiting:
+            return []
+        released = []
+        for waiting in self._waiting.pop(request.id):
+            missing = self._missing.pop(waiting.id, 1) - 1
+            if missing:
+                self._missing[waiting.id] = missing
+            else:
+                waiting.arrival += at
+                released.append(waiting)
+        return released
 
-    def _begin(self, session: Session, at: float) -> Request:
-        session.reverse()
-        return self._continue(session, at)
-
-    def _continue(self, rest: Session, at: float) -> Request:
-        request = rest.pop()
-        request.arrival = at
-        if rest:
-            self._rest[request.id] = rest
-        return request
+    def _begin(self, session: Session) -> Request:
+        for request in islice(session, 1, None):
+            for number in request.after:
+                self._waiting.setdefault(number, []).append(request)
+            if len(request.after) > 1:
+                self._missing[request.id] = len(request.after)
+        return session[0]
 
 
 class ClosedTraffic(OpenTraffic):
@@ -74,16 +87,29 @@ class ClosedTraffic(OpenTraffic):
 
     def __init__(self, sessions: Iterator[Session], clients: int) -> None:
         super().__init__(sessions, iter(()))
-        self._clients = clients
+        self.clients = clients
+        self._unfinished: dict[int, list[int]] = {}
+
+    def sessions(self) -> Iterator[Session]:
+        """All sessions; the first request of each holds the client's pause."""
+        return self._sessions
 
     def arrivals(self) -> Iterator[Request]:
         """The first request of each client."""
-        first = sorted(islice(self._sessions, self._clients), key=lambda each: each[0].arrival)
-        return (self._begin(session, session[0].arrival) for session in first)
+        first = sorted(islice(self._sessions, self.clients), key=lambda each: each[0].arrival)
+        return map(self._begin, first)
 
-    def completed(self, request: Request, at: float) -> Request | None:
-        """The next request of the session or, at its end, the first one of a new session."""
-        following = super().completed(request, at)
-        if following is None and (session := next(self._sessions, None)):
-            following = self._begin(session, at + session[0].arrival)
+    def completed(self, request: Request, at: float) -> Iterable[Request]:
+        """The next requests of the session or, at its end, the first one of a new session."""
+        following = list(super().completed(request, at))
+        left = self._unfinished.pop(request.id)
+        left[0] -= 1
+        if not left[0] and (session := next(self._sessions, None)):
+            session[0].arrival += at
+            following.append(self._begin(session))
         return following
+
+    def _begin(self, session: Session) -> Request:
+        left = [len(session)]
+        self._unfinished.update((request.id, left) for request in session)
+        return super()._begin(session)

@@ -144,8 +144,7 @@ class Driver:
                 self._completed(request)
 
     def _completed(self, request: Request) -> None:
-        following = self._traffic.completed(request, 0.0)
-        if following is not None:
+        for following in self._traffic.completed(request, 0.0):
             self._submit(following)
 
     def _drop_one(self) -> None:

@@ -44,9 +44,9 @@ class ListedTraffic(Traffic):
     def completed(self, request, at):
         follow_up = self._follow_ups.get(request.id)
         if follow_up is None:
-            return None
+            return []
         self._requests[follow_up].arrival = at + 1
-        return self._requests[follow_up]
+        return [self._requests[follow_up]]
 
 
 class FlatTime(TimeModel):

@@ -18,8 +18,8 @@ from workloads.arrivals import (
     Replay,
 )
 from workloads.errors import InputError
-from workloads.request import Request
-from workloads.sessions import Session, numbered
+from workloads.request import Request, Session
+from workloads.sessions import numbered
 
 AZURE = f"workloads.traces.azure:Azure:{Path(__file__).parent / 'data' / 'azure.csv'}"
 AZURE_TIMES = [0.0, 4.314579, 4.3145791, 14.31941, 20653.81941]
@@ -84,17 +84,14 @@ def test_closed_loop_by_hand() -> None:
     traffic = ClosedLoop(2).traffic(sessions, np.random.default_rng(0))
     b, a = traffic.arrivals()
     assert (a.id, a.arrival, b.id, b.arrival) == (0, 2.0, 2, 1.0)
-    c = traffic.completed(b, 2.0)
-    assert c is not None
+    (c,) = traffic.completed(b, 2.0)
     assert (c.id, c.conversation, c.arrival) == (3, 2, 6.0)
-    second = traffic.completed(a, 3.0)
-    assert second is not None
+    (second,) = traffic.completed(a, 3.0)
     assert (second.id, second.turn, second.arrival) == (1, 1, 8.0)
-    last = traffic.completed(c, 7.0)
-    assert last is not None
+    (last,) = traffic.completed(c, 7.0)
     assert (last.id, last.arrival) == (4, 7.5)
-    assert traffic.completed(second, 9.0) is None
-    assert traffic.completed(last, 8.5) is None
+    assert not list(traffic.completed(second, 9.0))
+    assert not list(traffic.completed(last, 8.5))
 
 
 def test_open_loop_by_hand() -> None:
@@ -103,11 +100,43 @@ def test_open_loop_by_hand() -> None:
     )
     first, second = traffic.arrivals()
     assert (first.arrival, second.arrival) == (0.0, 2.0)
-    following = traffic.completed(first, 10.0)
-    assert following is not None
-    assert (following.id, following.arrival) == (1, 13.0)
-    assert traffic.completed(following, 14.0) is None
-    assert traffic.completed(second, 14.0) is None
+    (following,) = traffic.completed(first, 10.0)
+    assert (following.id, following.arrival, following.after) == (1, 13.0, (0,))
+    assert not list(traffic.completed(following, 14.0))
+    assert not list(traffic.completed(second, 14.0))
+
+
+def fork_and_join() -> Session:
+    """0 sends off 1 and 2; 3 waits for both. Pauses 1, 2, 3 and 4 seconds."""
+    return [
+        Request(0, 1.0, 10, 5),
+        Request(0, 2.0, 10, 5, after=(0,)),
+        Request(0, 3.0, 10, 5, after=(0,)),
+        Request(0, 4.0, 10, 5, after=(1, 2)),
+    ]
+
+
+@pytest.mark.parametrize("clients", [None, 1])
+def test_fork_and_join_by_hand(clients: int | None) -> None:
+    sessions = numbered(iter([fork_and_join(), fork_and_join()]), 8)
+    process = ConstantRate(0.001) if clients is None else ClosedLoop(clients)
+    traffic = process.traffic(sessions, np.random.default_rng(0))
+    coming = traffic.arrivals()
+    root = next(coming)
+    start = 0.0 if clients is None else 1.0
+    assert (root.id, root.arrival) == (0, start)
+    one, two = traffic.completed(root, 10.0)
+    assert [(each.id, each.arrival) for each in (one, two)] == [(1, 12.0), (2, 13.0)]
+    assert not list(traffic.completed(two, 15.0))
+    (join,) = traffic.completed(one, 20.0)
+    assert (join.id, join.arrival, join.after) == (3, 24.0, (1, 2))
+    after = list(traffic.completed(join, 30.0))
+    if clients is None:
+        assert not after
+        second = next(coming)
+        assert (second.id, second.arrival) == (4, 1000.0)
+    else:
+        assert [(each.id, each.arrival) for each in after] == [(4, 31.0)]
 
 
 def test_the_last_session_is_cut_to_the_number_of_requests() -> None:

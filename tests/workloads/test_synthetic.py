@@ -34,14 +34,13 @@ def served(traffic: Traffic, service: Service = lambda request: 1.0) -> list[Req
     seen = []
     while following or ends:
         if following and (not ends or following.arrival <= ends[0][0]):
-            request: Request | None = following
+            released: list[Request] = [following]
             following = next(coming, None)
         else:
             at, _, ended = heapq.heappop(ends)
-            request = traffic.completed(ended, at)
-            if request is not None:
-                assert request.arrival >= at
-        if request is not None:
+            released = list(traffic.completed(ended, at))
+            assert all(request.arrival >= at for request in released)
+        for request in released:
             seen.append(request)
             heapq.heappush(ends, (request.arrival + service(request), request.id, request))
     return seen
@@ -192,14 +191,12 @@ def test_long_context_shares_documents() -> None:
 def test_memory_does_not_grow_with_requests() -> None:
     def peak(requests: int) -> int:
         traffic = Chat(requests=requests, rate=50.0, think=1.0).traffic()
-        waiting: list[Request] = []
         tracemalloc.start()
         for each in traffic.arrivals():
-            following: Request | None = each
+            following = [each]
             while following:
-                waiting.append(following)
-                following = traffic.completed(following, following.arrival)
-            waiting.clear()
+                ended = following.pop()
+                following += traffic.completed(ended, ended.arrival)
         used = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return used

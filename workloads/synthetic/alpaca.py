@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from workloads.lengths import ALPACA_OUTPUT, ALPACA_PROMPT
-from workloads.sessions import Session
+from workloads.request import Session
 from workloads.synthetic.base import Online, single_turns
 
 

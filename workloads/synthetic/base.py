@@ -12,8 +12,8 @@ import numpy as np
 from workloads.arrivals import Arrivals, Poisson
 from workloads.lengths import Lengths
 from workloads.plugins import check_options, option
-from workloads.request import Request, Traffic, Workload
-from workloads.sessions import Session, numbered
+from workloads.request import Request, Session, Traffic, Workload
+from workloads.sessions import numbered
 
 BATCH = 1024
 """Sessions drawn at once: enough to forget numpy's cost a call, few enough for small runs."""

@@ -10,7 +10,7 @@ import numpy as np
 from workloads.arrivals import Arrivals, AtOnce
 from workloads.lengths import SHAREGPT_OUTPUT, SHAREGPT_PROMPT, Lengths
 from workloads.plugins import option
-from workloads.sessions import Session
+from workloads.request import Session
 from workloads.synthetic.base import Synthetic, single_turns
 
 

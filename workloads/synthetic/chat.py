@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from workloads.errors import InputError
 from workloads.lengths import MAX_TOKENS, Lengths, Lognormal, Tokens
 from workloads.plugins import check_options, option
-from workloads.request import Request
-from workloads.sessions import Session
+from workloads.request import Request, Session
 from workloads.synthetic.base import BATCH, Online
 
 _SYSTEM_BRANCH = 0

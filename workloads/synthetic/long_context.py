@@ -10,8 +10,7 @@ import numpy as np
 
 from workloads.lengths import Lengths, Lognormal
 from workloads.plugins import option
-from workloads.request import Request
-from workloads.sessions import Session
+from workloads.request import Request, Session
 from workloads.synthetic.base import BATCH, Online
 
 

@@ -22,7 +22,7 @@ from workloads.traces.lines import Lines, shortened
 FORMAT = "kvlab-requests"
 VERSION = 1
 
-FIELDS = tuple(each.name for each in fields(Request))
+FIELDS = tuple(each.name for each in fields(Request) if each.name != "after")
 _FIELD_SET = frozenset(FIELDS)
 _HEADER_FIELDS = {"format", "version", "requests", "prefix_identity"}
 _HIGHEST = 2**63 - 1

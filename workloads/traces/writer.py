@@ -46,7 +46,7 @@ def _write(workload: Workload, file: IO[str]) -> int:
     written = 0
     traffic = workload.traffic()
     for request in traffic.arrivals():
-        if traffic.completed(request, request.arrival) is not None:
+        if any(True for _ in traffic.completed(request, request.arrival)):
             raise InputError(
                 f"{workload.name}: cannot be written: request {request.id} sets off another one "
                 "when it ends, so the times depend on the engine"
