@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from abc import abstractmethod
 from typing import Any
 
@@ -26,6 +27,20 @@ class LlamaOperations(SequenceOperations):
     @abstractmethod
     def _close(self, seq: int) -> None:
         """Give the id of ``seq`` back."""
+
+    def adopt(self, seq: int, own: int) -> None:
+        """Let ``seq`` be llama.cpp's sequence ``own`` from now on, with all that it holds.
+
+        Whoever had that id before has none any more: llama-server's slots pass it on.
+        """
+        before = next((other for other, id in self._ids.items() if id == own), None)
+        if before is None:
+            self._free_ids.remove(own)
+            heapq.heapify(self._free_ids)
+        else:
+            del self._ids[before], self._next[before]
+        self._ids[seq] = own
+        self._next[seq] = self.memory.seq_pos_max(own) + 1
 
     def _follow(self) -> None:
         """Positions may have moved: the next token of everybody comes after its last one."""
@@ -76,9 +91,9 @@ class LlamaOperations(SequenceOperations):
         for seq in list(self._ids):
             self._close(seq)
 
-    def save(self, seq: int) -> Any:
-        """``llama_state_seq_get_data``."""
-        return self.context.state_seq_save(self._ids[seq])
+    def save(self, seq: int, partial: bool = False) -> Any:
+        """``llama_state_seq_get_data``; partial: what removing positions cannot get back."""
+        return self.context.state_seq_save(self._ids[seq], partial)
 
     def restore(self, state: Any, seq: int) -> bool:
         """``llama_state_seq_set_data``; without room ``seq`` is gone."""
