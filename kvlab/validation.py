@@ -53,7 +53,7 @@ def validate(
     table = Table(
         settings.budget,
         settings.hardware,
-        read_profile(root / "profile" if profile is None else profile, layers),
+        read_profile(_profile_of(root, settings) if profile is None else profile, layers),
         settings.costs,
     )
     with warnings.catch_warnings():
@@ -72,8 +72,17 @@ def validate(
     notes = [*settings.notes]
     if settings.prefix_cache and run.prefix_identity != "exact":
         notes.append("no workload.jsonl: no prefix is taken to be shared")
+    if table.profile.decode_skew is None:
+        notes.append("the profile has no skew.csv: decodes count as if all had their mean length")
     notes += [f"outside the profile: {line}" for line in table.outside]
     return Validation(measured, _times_of(recorder, measured), notes)
+
+
+def _profile_of(root: Path, settings: RunSettings) -> Path:
+    """The profile beside a run; a bundle of several has one folder for each number of GPUs."""
+    profile = root / "profile"
+    bundled = profile / f"tp{settings.costs.ring.ranks}"
+    return bundled if bundled.is_dir() else profile
 
 
 def _simulated(run: VllmRun, settings: RunSettings, table: Table, exact_steps: bool) -> Recorder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from sim.budget import Budget
 from sim.hardware import HardwareSheet, hardware_names, hardware_of
 from sim.model import ModelSpec
 from sim.model_files import model_of
+from sim.timing.ring import ALONE, Ring
 from sim.timing.vllm_costs import VllmCosts
 from workloads.errors import InputError
 
@@ -53,38 +54,50 @@ def settings_of(
     """
     meta = _read(directory / "meta.json")
     cluster_path = directory / "cluster.json"
-    instance = _instance_of(_read(cluster_path), cluster_path) if cluster_path.exists() else {}
+    cluster = _read(cluster_path) if cluster_path.exists() else {}
+    instance = _instance_of(cluster, cluster_path) if cluster else {}
     engine = _table(meta, "engine_kwargs")
-    for name in ("tensor_parallel_size", "data_parallel_size"):
-        if engine.get(name, 1) != 1:
+    for name in ("pipeline_parallel_size", "data_parallel_size"):
+        if (engine.get(name) or 1) != 1:
             raise InputError(
-                f"{directory / 'meta.json'}: {name} {engine[name]}: only runs on one GPU can be "
-                "simulated"
+                f"{directory / 'meta.json'}: {name} {engine[name]}: only runs of one engine whose "
+                "GPUs share every layer can be simulated"
             )
     notes: list[str] = []
+    ring = _ring(int(engine.get("tensor_parallel_size") or 1), cluster, directory)
     spec = model_of(model or _model_file(directory, meta))
     cache = _table(meta, "kv_cache")
-    block_size = int(cache.get("block_size") or BLOCK_SIZE)
+    block_size = int(cache.get("block_size") or _resolved(meta, "cache", "block_size") or 0)
+    block_size = block_size or BLOCK_SIZE
     kv_type = "fp8" if str(engine.get("kv_cache_dtype", "auto")).startswith("fp8") else "bf16"
     block_bytes = block_size * spec.token_bytes(kv_type, kv_type)
-    blocks = kv_blocks or _blocks(meta, instance, spec, block_bytes, directory, notes)
-    max_seqs = int(engine.get("max_num_seqs") or 0)
-    max_tokens = int(engine.get("max_num_batched_tokens") or 0)
+    blocks = kv_blocks or _blocks(meta, instance, spec, block_bytes, ring.ranks, directory, notes)
+    max_seqs, max_tokens = (
+        int(engine.get(name) or _resolved(meta, "scheduler", name) or 0)
+        for name in ("max_num_seqs", "max_num_batched_tokens")
+    )
     if not max_seqs or not max_tokens:
         raise InputError(
             f"{directory / 'meta.json'}: engine_kwargs: expected max_num_seqs and "
             "max_num_batched_tokens"
         )
-    longest = int(engine.get("max_model_len") or spec.max_context)
+    longest = int(
+        engine.get("max_model_len") or _resolved(meta, "model", "max_model_len") or spec.max_context
+    )
     # Block 0 is the null block, which holds nothing.
     budget = Budget(
         spec, (blocks + 1) * block_bytes, kv_type, kv_type, max_seqs, max_tokens, longest
     )
-    eager = bool(engine.get("enforce_eager"))
+    costs = VllmCosts.of(
+        max_seqs, max_tokens, longest, block_size, bool(engine.get("enforce_eager")), ring
+    )
+    captured = _resolved(meta, "compilation", "cudagraph_capture_sizes")
+    if isinstance(captured, list):
+        costs = replace(costs, graph_sizes=tuple(sorted(map(int, captured))))
     return RunSettings(
         budget=budget,
         hardware=_hardware(hardware, str(instance.get("hardware", "")), notes),
-        costs=VllmCosts.of(max_seqs, max_tokens, longest, block_size, eager),
+        costs=costs,
         block_size=block_size,
         blocks=blocks,
         prefix_cache=bool(cache.get("enable_prefix_caching", True)),
@@ -110,6 +123,11 @@ def _table(meta: dict[str, Any], name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _resolved(meta: dict[str, Any], part: str, name: str) -> Any:
+    """What the engine made of its arguments, where the run says so; else None."""
+    return _table(_table(meta, "resolved_config"), f"{part}_config").get(name)
+
+
 def _instance_of(cluster: dict[str, Any], path: Path) -> dict[str, Any]:
     try:
         instance = cluster["nodes"][0]["instances"][0]
@@ -128,10 +146,14 @@ def _blocks(
     instance: dict[str, Any],
     model: ModelSpec,
     block_bytes: int,
+    gpus: int,
     directory: Path,
     notes: list[str],
 ) -> int:
-    """Blocks without the null block: as measured, as set, or what the memory leaves."""
+    """Blocks without the null block: as measured, as set, or what the memory leaves.
+
+    block_bytes: of all GPUs together.
+    """
     for table, name in (
         ("kv_cache", "num_gpu_blocks"),
         ("engine_kwargs", "num_gpu_blocks_override"),
@@ -140,8 +162,8 @@ def _blocks(
         if isinstance(total, int) and total > 1:
             return total - 1
     given = _table(meta, "engine_kwargs").get("kv_cache_memory_bytes")
-    if isinstance(given, int) and given >= 2 * block_bytes:
-        return given // block_bytes - 1
+    if isinstance(given, int) and given * gpus >= 2 * block_bytes:
+        return given * gpus // block_bytes - 1
     memory = _table(instance, "npu_mem")
     try:
         size, share = float(memory["mem_size"]), float(memory["mem_util"])
@@ -150,7 +172,7 @@ def _blocks(
             f"{directory}: neither meta.json nor cluster.json says how many KV blocks there were: "
             "expected --kv-blocks"
         ) from None
-    blocks = int((size * share * 2**30 - model.weight_bytes) // block_bytes)
+    blocks = int((size * share * 2**30 * gpus - model.weight_bytes) // block_bytes)
     if blocks < 1:
         raise InputError(f"{directory}: the weights leave no KV memory: expected --kv-blocks")
     notes.append(
@@ -158,6 +180,22 @@ def _blocks(
         "weights; --kv-blocks says otherwise"
     )
     return blocks
+
+
+def _ring(gpus: int, cluster: dict[str, Any], directory: Path) -> Ring:
+    """The GPUs of the engine; LLMServingSim's cluster files say GiB a second and nanoseconds."""
+    if gpus == 1:
+        return ALONE
+    try:
+        bandwidth, latency = float(cluster["link_bw"]), float(cluster["link_latency"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(
+            f"{directory / 'cluster.json'}: expected link_bw (GiB/s) and link_latency (ns) of the "
+            f"link between {gpus} GPUs"
+        ) from None
+    if not (bandwidth > 0 and latency >= 0):
+        raise InputError(f"{directory / 'cluster.json'}: link_bw {bandwidth:g}: expected over 0")
+    return Ring(gpus, bandwidth * 2**30, latency / 1e9)
 
 
 def _hardware(given: str | None, name: str, notes: list[str]) -> HardwareSheet:
@@ -176,7 +214,7 @@ def _hardware(given: str | None, name: str, notes: list[str]) -> HardwareSheet:
 
 
 def _is_async(meta: dict[str, Any]) -> bool:
-    stated = _table(_table(meta, "resolved_config"), "scheduler_config").get("async_scheduling")
+    stated = _resolved(meta, "scheduler", "async_scheduling")
     if isinstance(stated, bool):
         return stated
     numbers = str(meta.get("vllm_version", "")).split(".")[:2]

@@ -35,6 +35,8 @@ class Table(TimeModel):
     fewer pairs than one of all their tokens), as the one chunk without a prefix that has the
     pairs. Decodes of unequal length count as the profiled batch of two lengths that has their
     mean, variance and greatest length.
+
+    With tensor parallelism the profile is that of one of the GPUs.
     """
 
     name = "table"
@@ -53,6 +55,7 @@ class Table(TimeModel):
         self.profile = profile
         self.costs = costs
         self.layers = len(budget.model.layers)
+        self.hidden, self.vocab = budget.model.hidden, budget.model.vocab
         self._warned = False
 
     @classmethod
@@ -65,7 +68,7 @@ class Table(TimeModel):
         return cls(budget, hardware, read_profile(path, len(budget.model.layers)), costs)
 
     def seconds(self, work: Work) -> Seconds:
-        """Layers, head, attention, gaps, block table, copies; in this order."""
+        """Layers, head, attention, gaps, block table, exchange, copies; in this order."""
         profile, costs, passes = self.profile, self.costs, work.passes
         tokens = int(work.tokens) / passes
         sequences = work.decodes + len(work.prefills)
@@ -75,6 +78,10 @@ class Table(TimeModel):
             sequences * costs.table_row / self.hardware.to_device_bandwidth
         )
         copies = self.hardware.memory_bandwidth * self.hardware.copy_efficiency
+        if costs.ring.ranks > 1:
+            moved = moved + passes * costs.exchanged(
+                tokens, sequences / passes, self.layers, self.hidden, self.vocab
+            )
         moved = moved + 2 * (work.copy_bytes + work.shift_bytes) / copies
         times = (kernels + self.layers * attention) / 1e6 + moved
         self._warn()

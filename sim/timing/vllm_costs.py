@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from typing import Any
+
+from sim.timing.ring import ALONE, Ring
+
+ACTIVATION_BYTES = 2
+"""Bytes of a number in the residual stream and among the logits: vLLM serves in 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +28,14 @@ class VllmCosts:
     table_row: bytes of a row of the block table, which has room for the longest sequence. The
     rows of all sequences of a step are copied to the device in front of it
     (``BlockTable.commit_block_table``).
+    ring: the GPUs that share every layer (tensor parallelism).
     """
 
     graph_gap: float = 0.5e-6
     stream_gap: float = 0.9e-6
     graph_sizes: tuple[int, ...] = ()
     table_row: int = 0
+    ring: Ring = ALONE
 
     @classmethod
     def of(
@@ -37,10 +45,15 @@ class VllmCosts:
         max_model_len: int,
         block_size: int = 16,
         eager: bool = False,
+        ring: Ring = ALONE,
     ) -> VllmCosts:
         """The costs of an engine with these limits."""
         sizes = () if eager else graph_sizes(max_seqs, max_batched_tokens)
-        return cls(graph_sizes=sizes, table_row=4 * -(-max_model_len // block_size))
+        return cls(
+            graph_sizes=sizes,
+            table_row=4 * -(-max_model_len // block_size),
+            ring=ring,
+        )
 
     def padded(self, tokens: float) -> float:
         """Rows that the linear layers compute for so many tokens."""
@@ -51,6 +64,17 @@ class VllmCosts:
         """Seconds between two kernels of a step with so many tokens."""
         in_graph = bool(self.graph_sizes) and tokens <= self.graph_sizes[-1]
         return self.graph_gap if in_graph else self.stream_gap
+
+    def exchanged(self, tokens: float, sequences: Any, layers: int, hidden: int, vocab: int) -> Any:
+        """Seconds in which the GPUs of a step tell each other their shares.
+
+        An all-reduce of the residual stream behind the embedding and, in every layer, behind the
+        attention and the MLP (``RowParallelLinear``, ``VocabParallelEmbedding``); an all-gather of
+        the logits (``LogitsProcessor``).
+        """
+        rows = self.padded(tokens) * hidden * ACTIVATION_BYTES
+        logits = sequences * vocab * ACTIVATION_BYTES
+        return (2 * layers + 1) * self.ring.all_reduce(rows) + self.ring.all_gather(logits)
 
 
 def graph_sizes(max_seqs: int, max_batched_tokens: int) -> tuple[int, ...]:

@@ -63,6 +63,35 @@ def test_what_the_engine_reports_goes_before_what_can_be_worked_out(tmp_path):
     assert settings_of(write(tmp_path, meta)).blocks == 3
 
 
+def test_resolved_settings_stand_in_for_absent_ones(tmp_path):
+    resolved = {
+        "scheduler_config": {"max_num_seqs": 64, "max_num_batched_tokens": 512},
+        "model_config": {"max_model_len": 2048},
+        "cache_config": {"block_size": 32},
+        "compilation_config": {"cudagraph_capture_sizes": [32, 8, 16]},
+    }
+    meta = META | {"engine_kwargs": {"max_num_seqs": None}, "resolved_config": resolved}
+    settings = settings_of(write(tmp_path, meta))
+    budget = settings.budget
+    assert (budget.max_seqs, budget.max_batched_tokens, budget.max_model_len) == (64, 512, 2048)
+    assert settings.block_size == 32 and settings.costs.table_row == 4 * 64
+    assert settings.costs.padded(9) == 16 and settings.costs.padded(33) == 33
+
+
+def test_gpus_that_share_the_layers(tmp_path):
+    assert settings_of(write(tmp_path)).costs.ring.ranks == 1
+    write(tmp_path, META | {"engine_kwargs": META["engine_kwargs"] | {"tensor_parallel_size": 2}})
+    cluster = {"link_bw": 16, "link_latency": 20_000, "nodes": [{"instances": [INSTANCE]}]}
+    (tmp_path / "cluster.json").write_text(json.dumps(cluster))
+    settings = settings_of(tmp_path)
+    # Twice the memory for the same weights.
+    assert settings.blocks == int((0.9 * 96 * 2**30 * 2 - 16_060_522_496) // 2**21)
+    ring = settings.costs.ring
+    # Two messages there and back, half of the bytes each.
+    assert ring.all_reduce(2**24) == pytest.approx(2 * (20e-6 + 2**23 / (16 * 2**30)))
+    assert ring.all_gather(2**24) == pytest.approx(20e-6 + 2**23 / (16 * 2**30))
+
+
 def test_older_engines_schedule_synchronously(tmp_path):
     for version, expected in (("0.13.2", False), ("0.14.0", True), ("dev", False)):
         write(tmp_path, META | {"vllm_version": version})
@@ -74,8 +103,12 @@ def test_what_cannot_be_known_is_asked_for(tmp_path):
         settings_of(write(tmp_path, instance=None))
     settings = settings_of(tmp_path, kv_blocks=10)
     assert any("PCIe 5.0" in note for note in settings.notes)
-    with pytest.raises(InputError, match="only runs on one GPU"):
-        settings_of(write(tmp_path, META | {"engine_kwargs": {"tensor_parallel_size": 2}}))
+    for kwargs, complaint in (
+        ({"data_parallel_size": 2}, "only runs of one engine"),
+        ({"tensor_parallel_size": 2}, "expected link_bw"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            settings_of(write(tmp_path, META | {"engine_kwargs": kwargs}))
     with pytest.raises(InputError, match="expected max_num_seqs"):
         settings_of(write(tmp_path, META | {"engine_kwargs": {}}))
 
@@ -108,6 +141,28 @@ def test_under_memory_pressure_all_requests_are_served():
     both = validate(RUN, kv_blocks=3000)
     assert both.simulated.end > both.measured.end
     assert (both.simulated.last_token > both.simulated.first_token).all()
+
+
+@with_run
+def test_two_gpus_take_turns_to_talk(tmp_path):
+    """The same kernels on two GPUs, so that only the exchange between them comes on top."""
+    root = tmp_path / "run"
+    root.mkdir()
+    for name in ("requests.jsonl", "model_config.json"):
+        (root / name).symlink_to(RUN / name)
+    (root / "profile").mkdir()
+    (root / "profile" / "tp2").symlink_to(RUN / "profile")
+    kwargs = META["engine_kwargs"] | {"tensor_parallel_size": 2}
+    (root / "meta.json").write_text(json.dumps(META | {"engine_kwargs": kwargs}))
+    cluster = json.loads((RUN / "cluster.json").read_text())
+    (root / "cluster.json").write_text(json.dumps(cluster))
+    both = validate(root)
+    assert any("no prefix" in note for note in both.notes)
+    # 65 all-reduces of 128 rows of 8 KiB, one all-gather of 128 rows of logits: 7.5 ms.
+    # Steps with a prompt chunk have up to 16 times the rows.
+    step = 65 * 2 * (20e-6 + 2**19 / (16 * 2**30)) + 20e-6 + 128 * 128_256 / (16 * 2**30)
+    slower = both.simulated.tpot.mean() - validate(RUN).simulated.tpot.mean()
+    assert 0.8 * step < slower < 2 * step
 
 
 @with_run
