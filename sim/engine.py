@@ -81,7 +81,7 @@ class Engine:
     def submit(self, request: Request) -> None:
         """Take a request in; one that can never fit fails at once."""
         seq = self._new_sequence(request)
-        reason = self._misfit_of(seq)
+        reason = self.scheduler.misfit_of(seq)
         if reason:
             self._give_up(request, reason)
             return
@@ -96,14 +96,6 @@ class Engine:
         seq = Sequence(self._sequences, request, sample)
         self._sequences += 1
         return seq
-
-    def _misfit_of(self, seq: Sequence) -> str:
-        longest = self.policy.budget.max_model_len
-        if seq.limit > longest:
-            return f"longer than the longest sequence allowed ({longest} tokens)"
-        if not self.policy.can_ever_hold(seq):
-            return "does not fit into the empty cache"
-        return ""
 
     def _give_up(self, request: Request, reason: str) -> None:
         self.recorder.failed(request, reason)
@@ -124,6 +116,8 @@ class Engine:
                 yield from self._leap(*run)
                 continue
             step = self.scheduler.schedule()
+            for seq, reason in step.failed:
+                self._fail(seq, reason)
             stalled = 0 if step.runs else stalled + 1
             if step.runs:
                 yield from self._take(step)
@@ -153,14 +147,20 @@ class Engine:
 
     def _drop_one(self) -> None:
         """Nothing can be scheduled and nothing will change that: give up whoever is first."""
-        seqs = [*self.scheduler.waiting, *self.scheduler.running]
-        request = seqs[0].request
-        for seq in seqs:
-            if seq.request is request:
-                self.scheduler.abort(seq)
-        self._unfinished.pop(request.id, None)
+        seq = [*self.scheduler.waiting, *self.scheduler.running][0]
+        self.scheduler.abort(seq)
+        self._fail(seq, "no room could be made for it")
+
+    def _fail(self, seq: Sequence, reason: str) -> None:
+        """Give up the request of a sequence that has left, and its other sequences with it."""
+        request = seq.request
+        if self._unfinished.pop(request.id, None) is None:
+            return
+        for other in [*self.scheduler.waiting, *self.scheduler.running]:
+            if other.request is request:
+                self.scheduler.abort(other)
         self._forking.forget(request)
-        self._give_up(request, "no room could be made for it")
+        self._give_up(request, reason)
 
     # Runs of decode steps.
 

@@ -31,6 +31,7 @@ class Step:
     runs: tokens to compute, in scheduling order; a view that is good until the scheduler updates.
     admitted, resumed: sequences that left the waiting queue, first time or after a preemption.
     preempted: in the order of preemption. refused: (sequence, reason) for every failed try.
+    failed: (sequence, reason) for those that the scheduler has given up; they are gone.
     swapped_out, swapped_in: bytes that the host link has to carry before the step may start.
     """
 
@@ -39,6 +40,7 @@ class Step:
     resumed: list[Sequence] = field(default_factory=list)
     preempted: list[Sequence] = field(default_factory=list)
     refused: list[tuple[Sequence, str]] = field(default_factory=list)
+    failed: list[tuple[Sequence, str]] = field(default_factory=list)
     swapped_out: int = 0
     swapped_in: int = 0
 

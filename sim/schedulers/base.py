@@ -16,10 +16,11 @@ them at once::
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from collections.abc import Sequence as SequenceOf
 from typing import ClassVar
 
+from sim.policies.base import Policy
 from sim.sequence import Sequence
 from sim.step import Step
 
@@ -28,6 +29,7 @@ class Scheduler(ABC):
     """Base class of all schedulers."""
 
     name: ClassVar[str]
+    policy: Policy
 
     @property
     @abstractmethod
@@ -48,6 +50,23 @@ class Scheduler(ABC):
     def has_work(self) -> bool:
         """Whether any sequence waits or runs."""
         return bool(self.running) or bool(self.waiting)
+
+    @property
+    def retained(self) -> Collection[int]:
+        """Ids of sequences that have left and whose K/V the scheduler keeps for later ones."""
+        return ()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What the scheduler has counted beyond the steps, by the name of the metric."""
+        return {}
+
+    def misfit_of(self, seq: Sequence) -> str:
+        """Why ``seq`` can never be served, in a few words; empty if it can be."""
+        longest = self.policy.budget.max_model_len
+        if seq.limit > longest:
+            return f"longer than the longest sequence allowed ({longest} tokens)"
+        return "" if self.policy.can_ever_hold(seq) else "does not fit into the empty cache"
 
     @abstractmethod
     def add(self, seq: Sequence) -> None:
