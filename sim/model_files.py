@@ -1,4 +1,4 @@
-"""Models by name or by path: built-in TOML files, a user's own, Hugging Face ``config.json``.
+"""Models by name or by path: TOML files, Hugging Face ``config.json``, GGUF files.
 
 A model file gives what all layers have in common once, and what differs by kinds of layer::
 
@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from sim.checks import require_between
+from sim.gguf_file import is_gguf
+from sim.gguf_model import model_from_gguf_file
 from sim.hf_config import model_from_config_file
 from sim.layers import MAX_LAYERS, AttentionSpec, FeedForwardSpec, LayerSpec
 from sim.model import NO_LIMIT, ModelSpec
@@ -60,21 +62,25 @@ def model_names() -> list[str]:
 def model_of(name_or_path: str | Path) -> ModelSpec:
     """The built-in model of that name (in any case), or the model that a file describes.
 
-    The path leads to a model file (``.toml``), a Hugging Face config (``.json``) or a folder
-    with a ``config.json``. Raises `InputError` where there is no such model or the file does not
-    say enough.
+    The path leads to a model file (``.toml``), a Hugging Face config (``.json``), a folder with a
+    ``config.json`` or a GGUF file, which is known by its content. Raises `InputError` where there
+    is no such model or the file does not say enough.
     """
     text = str(name_or_path)
     if text.lower() in model_names():
         path = _BUILT_IN / f"{text.lower()}.toml"
         return model_from_table(read_toml(path), path.stem, path.name)
     path = Path(text).expanduser()
+    if path.is_file() and is_gguf(path):
+        return model_from_gguf_file(path)
     if path.is_dir() or path.suffix == ".json":
         return model_from_config_file(path)
     if path.suffix == ".toml":
         return model_from_table(read_toml(path), path.stem, text)
     if path.exists():
-        raise InputError(f"{text}: a model is a .toml file, a config.json or a folder with one")
+        raise InputError(
+            f"{text}: a model is a .toml file, a GGUF file, a config.json or a folder with one"
+        )
     raise InputError(f"unknown model {text!r}; {suggestion_for(text.lower(), model_names())}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sim.checks import require_kind, require_positive
 from workloads.errors import InputError
 
-STATE_KINDS = ("mamba", "mamba2", "shortconv")
+STATE_KINDS = ("mamba", "mamba2", "deltanet", "shortconv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +15,9 @@ class StateSpec:
     """Recurrent state of one layer: one row a sequence, always f32 (llama.cpp's R and S).
 
     kind: ``mamba`` (selective scan with a low-rank step of ``dt_rank``), ``mamba2`` (``heads``
-        heads; B and C in ``groups`` groups) or ``shortconv`` (gated short convolution, LFM2).
+        heads; B and C in ``groups`` groups), ``deltanet`` (gated delta rule, Qwen3-Next: ``heads``
+        heads of values, ``groups`` heads of keys and queries of ``d_state`` elements each) or
+        ``shortconv`` (gated short convolution, LFM2).
     d_inner: channels. d_conv: taps of the convolution. d_state: state elements a channel.
     """
 
@@ -39,6 +41,7 @@ class StateSpec:
         needed = {
             "mamba": {"dt_rank": self.dt_rank, "d_state": self.d_state},
             "mamba2": {"heads": self.heads, "groups": self.groups, "d_state": self.d_state},
+            "deltanet": {"heads": self.heads, "groups": self.groups, "d_state": self.d_state},
             "shortconv": {},
         }[self.kind]
         for name, value in needed.items():
@@ -67,7 +70,8 @@ class StateSpec:
             rank = self.dt_rank or 0
             scan = self.d_inner * (rank + 2 * self.d_state + rank + self.d_state)
             return 2 * hidden * self.d_inner + conv + scan + output
-        if self.kind == "mamba2":
-            channels = 2 * self.d_inner + 2 * (self.groups or 0) * self.d_state + (self.heads or 0)
-            return hidden * channels + conv + output
+        if self.kind in ("mamba2", "deltanet"):
+            # A step size a head; the delta rule has a gate a head besides.
+            steps = (self.heads or 0) * (2 if self.kind == "deltanet" else 1)
+            return hidden * (self.d_inner + self._conv_channels + steps) + conv + output
         return 3 * hidden * self.d_inner + conv + output

@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def memory(
-    model: str | None = typer.Option(None, help="Built-in model, config.json or TOML file."),
+    model: str | None = typer.Option(None, help="Built-in model, GGUF file, config.json or TOML file."),
     layers: int | None = typer.Option(None, min=1, help="Layers, instead of a model."),
     kv_heads: int | None = typer.Option(None, min=1, help="K/V heads, instead of a model."),
     head_dim: int | None = typer.Option(None, min=1, help="Elements of a head, likewise."),
