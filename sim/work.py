@@ -45,7 +45,7 @@ def work_of_run(plan: DecodeRun, seqs: SequenceOf[Sequence]) -> Work:
     """What each step of a decode run costs."""
     if plan.tokens is not None:
         # Whole sequences are computed again: to a clock these are prefills.
-        return Work(plan.tokens, len(seqs), plan.reads, steps=plan.steps)
+        return Work(plan.tokens, len(seqs), plan.reads, passes=plan.passes, steps=plan.steps)
     lengths = [seq.computed for seq in seqs]
     total, squares = sum(lengths), sum(length * length for length in lengths)
     grown = np.arange(1, plan.steps + 1, dtype=np.int64)
@@ -57,5 +57,6 @@ def work_of_run(plan: DecodeRun, seqs: SequenceOf[Sequence]) -> Work:
         decode_context=total + len(seqs) * grown,
         decode_squares=squares + 2 * total * grown + len(seqs) * grown * grown,
         decode_longest=max(lengths) + grown,
+        passes=plan.passes,
         steps=plan.steps,
     )

@@ -21,7 +21,7 @@ from sim.llamacpp.sizes import CacheBytes, recurrent_bytes
 from sim.llamacpp.state import CacheState, RecurrentState, recurrent_data_bytes
 from sim.llamacpp.streams import position_range
 from sim.llamacpp.token_ids import as_met
-from sim.llamacpp.ubatch import Ubatch, split_equal
+from sim.llamacpp.ubatch import Ubatch, split_equal, split_singles
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,14 @@ class StateSlot:
     """The states of one ubatch: its s-th sequence set works on cell ``first + s``.
 
     copies: (source, target) cells whose state moves before the ubatch runs; source -1 means a new,
-    zeroed state. A source of k*size + i is the k-th snapshot of cell i.
+    zeroed state. A source of k*size + i is the k-th snapshot of cell i. cells: how many states the
+    graph loads and stores, from the first cell to the last one that the search touched; those
+    behind the ubatch's own are carried over as they are (``llm_graph_context::build_rs``).
     """
 
     first: int
     copies: list[tuple[int, int]]
+    cells: int
 
 
 class RecurrentCache(Memory):
@@ -74,7 +77,7 @@ class RecurrentCache(Memory):
     def usage(self) -> CacheUsage:
         """How full the cache is; a state is live as long as it is used."""
         owners = self.cells.owners
-        used = sum(1 for mask in owners if mask)
+        used = self.cells.count_used()
         longest = run = 0
         for mask in owners:
             run = 0 if mask else run + 1
@@ -141,27 +144,24 @@ class RecurrentCache(Memory):
             if source == EMPTY or plane or source != cell:
                 copies.append((source if source == EMPTY else plane * self.size + source, cell))
             self.cells.sources[cell] = cell
-        return StateSlot(first, copies)
+        return StateSlot(first, copies, last - first + 1)
 
     def plan_decode_run(self, seqs: list[int], firsts: list[int], n: int) -> dict[str, DecodeRun]:
         """All ``n`` steps, once the arrangement of the states has settled; else none."""
-        before = self.cells
-        self.cells = before.copy()
-        settled = self._step(seqs, firsts) and before.arrangement() == self.cells.arrangement()
-        self.cells = before
+        groups = split_singles(seqs, self.sequential)
+        settled = all(self.cells.is_settled(group) for group in groups)
         no_cells = np.empty((n if settled else 0, 0), np.intp)
         return {self.name: DecodeRun(seqs, firsts, no_cells, no_cells)}
 
     def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
-        """Carry out ``steps`` steps: only positions change."""
-        run = plan[self.name]
-        if steps:
-            self._step(run.seqs, [first + steps - 1 for first in run.firsts])
-
-    def _step(self, seqs: list[int], firsts: list[int]) -> bool:
-        batch = Batch(((seq,), first, 1) for seq, first in zip(seqs, firsts, strict=True))
-        ubatches = split_equal(batch, max(1, len(seqs)), self.sequential)
-        return ubatches is not None and self.prepare(ubatches) is not None
+        """Carry out ``steps`` steps: only positions and the head change."""
+        run, cells = plan[self.name], self.cells
+        if not steps:
+            return
+        for seq, first in zip(run.seqs, run.firsts, strict=True):
+            cells.pos[cells.tails[seq]] = first + steps - 1
+        cells.head = cells.tails[split_singles(run.seqs, self.sequential)[-1][0]]
+        cells.used = cells.count_used()
 
     # ---- sequence operations
 

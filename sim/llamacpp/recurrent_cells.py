@@ -6,7 +6,7 @@ in consecutive cells, in order; cells are swapped until they are.
 
 from __future__ import annotations
 
-from sim.llamacpp.cells import EMPTY
+from sim.llamacpp.cells import EMPTY, SHARED
 
 
 class RecurrentCells:
@@ -37,9 +37,30 @@ class RecurrentCells:
         other.head, other.used = self.head, self.used
         return other
 
-    def arrangement(self) -> tuple[object, ...]:
-        """Everything but positions: equal before and after a step when nothing moves any more."""
-        return (self.owners, self.sources, self.tails, self.rolled_back)
+    def count_used(self) -> int:
+        """Cells with an owner."""
+        return self.size - self.owners.count(0)
+
+    def owner_of_each(self) -> list[int]:
+        """Per cell its owner's id, `EMPTY`, or `SHARED`."""
+        return [
+            EMPTY if not mask else SHARED if mask & (mask - 1) else mask.bit_length() - 1
+            for mask in self.owners
+        ]
+
+    def is_settled(self, seqs: list[int]) -> bool:
+        """Whether a ubatch of one token of each of ``seqs`` would move no state.
+
+        Each has a cell of its own, in order from the first on, with its own state in it.
+        """
+        first = self.tails[seqs[0]]
+        return first != EMPTY and all(
+            self.tails[seq] == cell
+            and self.owners[cell] == 1 << seq
+            and self.sources[cell] == cell
+            and not self.rolled_back[seq]
+            for cell, seq in enumerate(seqs, first)
+        )
 
     def release(self, seq: int) -> None:
         """``seq`` has no state any more; its cell is emptied if nobody else holds it."""
@@ -116,7 +137,7 @@ class RecurrentCells:
             for seq in ids:
                 self.tails[seq] = cell
         self.head = low
-        self.used = sum(1 for mask in self.owners if mask)
+        self.used = self.count_used()
         return (low, high) if high - low + 1 >= len(sets) else None
 
     def _give_own_cells(self, seqs: list[int]) -> None:

@@ -158,6 +158,26 @@ def split_equal(
     return ubatches
 
 
+def split_singles(seqs: list[int], sequential: bool) -> list[list[int]]:
+    """The ubatches, as `split_equal` makes them, of a batch of one token of each of ``seqs``.
+
+    The sequences are distinct and fit into one ubatch.
+    """
+    if not sequential:
+        return [seqs]
+    groups, rest = [], seqs
+    while rest:
+        chosen, left = [rest[0]], []
+        for seq in rest[1:]:
+            if seq == chosen[-1] + 1:
+                chosen.append(seq)
+            else:
+                left.append(seq)
+        groups.append(chosen)
+        rest = left
+    return groups
+
+
 def _choose(order: list[_Lane], n_ubatch: int, sequential: bool) -> list[_Lane]:
     """The sets of the next ubatch: disjoint, by first unused token, at most n_ubatch + 1."""
     chosen: list[_Lane] = []

@@ -70,6 +70,8 @@ class DecodeRun(ABC):
     """Per cache, as `Policy.usage` would answer during each of the steps."""
     tokens: Count | None = None
     """Tokens computed by each step where it is not one a sequence (see `Placement.runs`)."""
+    passes: int = 1
+    """Forward passes of each step (see `Placement.passes`)."""
 
     @abstractmethod
     def apply(self, steps: int) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.sizes import ContextParams
 from sim.policies.llamacpp import LlamaPolicy
-from sim.policies.llamacpp_geometry import geometry_of
+from sim.policies.llamacpp_geometry import geometry_of, with_attention
 from workloads.plugins import option
 
 
@@ -40,7 +40,7 @@ class ISWA(LlamaPolicy):
 
     def geometry(self) -> CacheGeometry:
         """Full layers and windowed layers in a cache each."""
-        return geometry_of(self.budget, self.name, windowed=True)
+        return with_attention(geometry_of(self.budget, self.name, windowed=True), self.name)
 
     def params(self, cells: int) -> ContextParams:
         """A context of so many cells in its full cache."""

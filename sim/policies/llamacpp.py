@@ -18,52 +18,75 @@ import numpy as np
 from sim.budget import Budget
 from sim.errors import IntegrityError
 from sim.llamacpp.batch import Batch, Refusal
-from sim.llamacpp.cells import SHARED
+from sim.llamacpp.cells import EMPTY, SHARED
 from sim.llamacpp.context import Context
-from sim.llamacpp.errors import ContextRefused
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.memory import Placed
-from sim.llamacpp.sizes import CELL_PAD, MAX_SEQ, ContextParams
+from sim.llamacpp.sizes import MAX_SEQ, ContextParams
 from sim.llamacpp.state import SavedState
+from sim.llamacpp.ubatch import split_singles
 from sim.policies.base import DecodeRun, Policy, Usage
+from sim.policies.llamacpp_geometry import largest_context
 from sim.policies.llamacpp_ops import LlamaOperations
-from sim.policies.llamacpp_run import LlamaRun, dead_cells, live_cells
+from sim.policies.llamacpp_reads import Scans
+from sim.policies.llamacpp_run import LlamaRun, n_kv_of_run, usage_of_run
+from sim.policies.llamacpp_usage import dead_cells, usage_of_cells, usage_of_states
 from sim.sequence import Sequence
 from sim.step import Cells, Copy, Placement, Reads, Shift, Step
 from workloads.errors import InputError
 
-QUERY_COLUMNS = 64
-"""Columns of queries that ggml's CUDA attention kernel puts into one tile."""
 CACHE_NAMES = {"kv": "all layers", "base": "full attention", "swa": "sliding window"}
+STATES_NAME = "recurrent states"
 NEVER = 1 << 60
-"""More steps than any run has."""
+"""More steps than any run has, more cells than any cache."""
 
 
 class LlamaPolicy(LlamaOperations, Policy):
     """A context of llama.cpp as a policy; subclasses say which caches it has.
 
     Room is promised by counting: a batch that does not fit as a whole is cut into smaller
-    ubatches, down to single tokens, for which any free cell will do.
+    ubatches, down to single tokens, for which any free cell will do. Recurrent states never lack
+    room: there is one for every sequence id.
     """
 
     can_fork = True
 
     def __init__(self, budget: Budget, options: Any = None) -> None:
         super().__init__(budget, options)
-        if budget.max_seqs > MAX_SEQ:
+        self.sequences = self.sequences_of_options()
+        if self.sequences > MAX_SEQ:
             raise InputError(
                 f"{self.name}: max_seqs: expected at most {MAX_SEQ} (LLAMA_MAX_SEQ), "
-                f"got {budget.max_seqs}"
+                f"got {self.sequences}"
             )
         self.ubatch = self.ubatch_of_options() or budget.max_batched_tokens
-        self.context = self._largest_context()
+        self.context = self.make_context(self.geometry())
         self.memory = self.context.memory
         self.caches: list[KVCache] = list(self.memory.attention_caches().values())
+        self.states = self.memory.recurrent_cache()
+        snapshots = 0 if self.states is None else self.states.n_rs_seq
+        if self.ubatch <= snapshots + 1 and snapshots:
+            raise InputError(
+                f"{self.name}: ubatch: expected more than snapshots + 1 = {snapshots + 1} tokens, "
+                f"got {self.ubatch}"
+            )
+        self._smallest_ubatch = snapshots + 2 if snapshots else 1
+        streams = self.caches[0].n_stream if self.caches else 1
+        # The engine's way of splitting where each sequence has cells of its own.
+        self._sequential = not self.caches or streams > 1
+        names = [cache.name for cache in self.caches] + [STATES_NAME]
+        serving = [names[self.cache_of(group)] for group in range(len(self.groups))]
+        self._scans = Scans(self.groups, serving, streams == 1, snapshots)
+        self._bytes_per_cell = {
+            cache.name: sum(self.cell_bytes[group] for group in self._groups_of(cache.name))
+            for cache in self.caches
+        }
         self._ids: dict[int, int] = {}
-        self._free_ids = list(range(budget.max_seqs))
+        self._free_ids = list(range(self.sequences))
         self._next: dict[int, int] = {}
         self._batch: dict[int, int] = {}
+        self._batched = 0
         self._swapped: dict[int, SavedState] = {}
 
     # Layout: what subclasses say.
@@ -80,9 +103,9 @@ class LlamaPolicy(LlamaOperations, Policy):
         """Parameters that the budget decides, and those that ``chosen`` adds."""
         return ContextParams(
             n_ctx=cells,
-            n_batch=max(cells, self.budget.max_seqs),
+            n_batch=max(cells, self.sequences),
             n_ubatch=self.ubatch,
-            n_seq_max=self.budget.max_seqs,
+            n_seq_max=self.sequences,
             type_k=self.budget.kv_type_k,
             type_v=self.budget.kv_type_v,
             flash_attn=True,
@@ -93,39 +116,19 @@ class LlamaPolicy(LlamaOperations, Policy):
         """Tokens of a physical batch; 0 for the whole step."""
         return int(self.options.ubatch)  # type: ignore[union-attr]
 
-    def _largest_context(self) -> Context:
-        """The context with the most cells that fits into the budget, in steps of a pad."""
-        geometry = self.geometry()
+    def sequences_of_options(self) -> int:
+        """Sequence ids of the context."""
+        return self.budget.max_seqs
 
-        def context(pads: int) -> Context:
-            try:
-                return Context(geometry, self.params(pads * CELL_PAD))
-            except ContextRefused as error:
-                raise InputError(f"{self.name}: {error}") from error
-
-        def fits(pads: int) -> bool:
-            parts = context(pads).memory_breakdown().values()
-            return sum(part.total for part in parts) <= self.budget.bytes
-
-        smallest = -(-self.budget.max_seqs // CELL_PAD)
-        if not fits(smallest):
-            raise InputError(
-                f"{self.name}: {self.budget.bytes} bytes of K/V memory: expected at least those "
-                f"of {smallest * CELL_PAD} cells, the smallest context"
-            )
-        low, high = smallest, smallest * 2
-        while fits(high):
-            low, high = high, high * 2
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if fits(middle) else (low, middle)
-        return context(low)
+    def make_context(self, geometry: CacheGeometry) -> Context:
+        """The largest context that the bytes give."""
+        return largest_context(self.name, geometry, self.params, self.budget.bytes, self.sequences)
 
     # The scheduler's side.
 
     def can_ever_hold(self, seq: Sequence) -> bool:
         """Whether the full cache has a cell for every token."""
-        return seq.limit <= self.caches[0].size
+        return not self.caches or seq.limit <= self.caches[0].size
 
     def can_admit(self, seq: Sequence, hit: int) -> bool:
         """Whether a sequence id is free."""
@@ -141,6 +144,7 @@ class LlamaPolicy(LlamaOperations, Policy):
         if own < 0:
             own = self._open(seq.id)
         self._batch[own] = self._batch.get(own, 0) + n
+        self._batched += n
         return True
 
     def _open(self, seq: int) -> int:
@@ -156,9 +160,11 @@ class LlamaPolicy(LlamaOperations, Policy):
 
     def _free_cells(self, own: int) -> int:
         """Cells of the full cache that the batch has not spoken for, for one sequence id."""
+        if not self.caches:
+            return NEVER
         cache = self.caches[0]
         if cache.n_stream == 1:
-            return cache.size - cache.streams[0].used - sum(self._batch.values())
+            return cache.size - cache.streams[0].used - self._batched
         if own < 0:
             return cache.size
         return cache.size - cache.streams[own].used - self._batch.get(own, 0)
@@ -169,21 +175,28 @@ class LlamaPolicy(LlamaOperations, Policy):
         if own is None:
             self._swapped.pop(seq.id, None)
         else:
-            self._batch.pop(own, None)
+            self._batched -= self._batch.pop(own, 0)
             self.memory.seq_rm(own, -1, -1)
             self._close(seq.id)
 
     def commit(self, step: Step) -> Placement:
-        """Carry out pending work, split the batch and find cells for all of it."""
+        """Carry out pending work, split the batch and find cells for all of it.
+
+        Where the engine takes sequences into one ubatch only while their ids follow one another,
+        the batch is made in the order of the ids, as llama-server goes through its slots.
+        """
         self._take_pending()
         runs = []
         for seq, _, n in step.runs:
             runs.append(((self._ids[seq.id],), self._next[seq.id], n))
             self._next[seq.id] += n
             self._swapped.pop(seq.id, None)
+        if self._sequential:
+            runs.sort()
         self._batch.clear()
+        self._batched = 0
         placed, failures = self._place(Batch(runs))
-        placement = self.placed(step, self._reads(placed))
+        placement = self.placed(step, self._scans.of(placed))
         placement.passes = len(placed.ubatches)
         placement.failures = failures
         return placement
@@ -195,10 +208,10 @@ class LlamaPolicy(LlamaOperations, Policy):
             placed = self.memory.place(batch, ubatch)
             if not isinstance(placed, Refusal):
                 return placed, failures
-            if ubatch == 1:
+            if ubatch == self._smallest_ubatch:
                 raise IntegrityError(f"{self.name}: {batch.n_tokens} tokens promised, no room")
             failures += 1
-            ubatch = max(1, ubatch // 2)
+            ubatch = max(self._smallest_ubatch, ubatch // 2)
 
     def _take_pending(self) -> None:
         """Turn the caches' pending work into copies and shifts of the step."""
@@ -223,59 +236,39 @@ class LlamaPolicy(LlamaOperations, Policy):
                     )
                 )
 
-    def _reads(self, placed: Placed) -> tuple[Reads, ...]:
-        """A ubatch's attention scans ``n_kv`` cells, and every token scores all of them."""
-        scans = {
-            name: [
-                (len(u.seq_ids), u.n_tokens, s.n_kv)
-                for u, s in zip(placed.ubatches, slots, strict=True)
-            ]
-            for name, slots in placed.slots.items()
-        }
-        states = sum(len(ubatch.seq_ids) for ubatch in placed.ubatches)
-        reads = []
-        for index, group in enumerate(self.groups):
-            if group.kind == "recurrent":
-                reads.append(Reads(states, 0, 0))
-                continue
-            cache = self.caches[self.cache_of(index)]
-            passes = scans[cache.name]
-            cells = sum(self.scans_of(index, seqs) * n_kv for seqs, _, n_kv in passes)
-            reads.append(Reads(cells, sum(tokens * n_kv for _, tokens, n_kv in passes), 0))
-        return tuple(reads)
-
-    def scans_of(self, group: int, sequences: int) -> int:
-        """How often a layer group's attention reads its ``n_kv`` cells for so many sequences.
-
-        Sequences of one stream share the cells of a ubatch: ggml's CUDA kernel reads them once for
-        each 64 columns of queries, which are tokens times query heads of a K/V head, heads taken
-        by 8, 4, 2 or 1 (``ggml-cuda/fattn.cu``, ``switch_ncols2`` and ``switch_ncols1``).
-        """
-        if self.caches[0].n_stream > 1:
-            return sequences
-        spec = self.groups[group]
-        per_head = spec.heads // spec.kv_heads
-        taken = next(heads for heads in (8, 4, 2, 1) if per_head % heads == 0)
-        return -(-sequences // (QUERY_COLUMNS // taken))
-
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """The engine's decodes planned at once; None where the next has to be made singly."""
-        own = [self._ids[seq.id] for seq in seqs]
+        ids = self._ids
+        own = [ids[seq.id] for seq in seqs]
+        if self._sequential:
+            own.sort()
         steps = min(steps, self.steps_until_shift(seqs))
-        if len(seqs) > self.ubatch or steps < 1:
+        if len(own) > self.ubatch or steps < 1:
             return None
         plan = self.context.plan_decode_run(own, steps)
-        return LlamaRun(self, list(seqs), plan) if plan else None
+        if not plan:
+            return None
+        steps = min(run.steps for run in plan.values())
+        ubatches = split_singles(own, self._sequential)
+
+        def look() -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
+            n_kv = {c.name: n_kv_of_run(c, plan[c.name], steps, ubatches) for c in self.caches}
+            usage = [
+                usage_of_run(self.usage_of(c), c, plan[c.name], steps) for c in self.caches
+            ] + self._usage_of_states()
+            return self._scans.of_run([len(each) for each in ubatches], n_kv), tuple(usage)
+
+        def apply(taken: int) -> None:
+            self.context.apply_decode_run(plan, taken)
+            for seq in seqs:
+                self._next[seq.id] += taken
+
+        return LlamaRun(steps, len(ubatches), look, apply)
 
     def steps_until_shift(self, seqs: SequenceOf[Sequence]) -> int:
         """Decode steps before a sequence outgrows its window and has to be shifted."""
         del seqs
         return NEVER
-
-    def advance(self, seqs: Iterable[Sequence], steps: int) -> None:
-        """The sequences have taken ``steps`` decode steps of a plan."""
-        for seq in seqs:
-            self._next[seq.id] += steps
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """``seq_cp`` of all positions; without a free id there is no room."""
@@ -304,9 +297,11 @@ class LlamaPolicy(LlamaOperations, Policy):
     # Questions.
 
     def cache_of(self, group: int) -> int:
-        """Windowed layers are served by the second cache, where there is one."""
-        windowed = self.groups[group].kind in ("swa", "chunked")
-        return len(self.caches) - 1 if windowed else 0
+        """Windowed layers are served by the second cache, where there is one; states come last."""
+        kind = self.groups[group].kind
+        if kind == "recurrent":
+            return len(self.caches)
+        return len(self.caches) - 1 if kind in ("swa", "chunked") else 0
 
     def _groups_of(self, cache: str) -> list[int]:
         return [
@@ -315,33 +310,16 @@ class LlamaPolicy(LlamaOperations, Policy):
             if group.kind != "recurrent" and self.caches[self.cache_of(index)].name == cache
         ]
 
-    def bytes_per_cell(self, cache: KVCache) -> int:
-        """K and V of one cell over all layers that the cache serves."""
-        return sum(self.cell_bytes[group] for group in self._groups_of(cache.name))
-
     def usage(self) -> tuple[Usage, ...]:
         """Per cache. Cells out of every window count as dead until they are overwritten."""
-        return tuple(self.usage_of(cache) for cache in self.caches)
+        return tuple([self.usage_of(cache) for cache in self.caches] + self._usage_of_states())
 
     def usage_of(self, cache: KVCache) -> Usage:
-        """How one cache is used; cells of a stream that its sequence will not need are internal."""
-        capacity = cache.size * cache.n_stream
-        used = sum(stream.used for stream in cache.streams)
-        shared = sum(stream.n_shared for stream in cache.streams)
-        live = sum(live_cells(cache, stream) for stream in cache.streams)
-        dedicated = 0
-        if cache.n_stream > 1:
-            dedicated = len(self._ids) * cache.size - used
-        return Usage(
-            capacity=capacity,
-            live=live,
-            reserved=0,
-            internal=used - live + dedicated,
-            free=capacity - used - dedicated,
-            external=0,
-            shared=min(shared, live),
-            cell_bytes=self.bytes_per_cell(cache),
-        )
+        """How one attention cache is used."""
+        return usage_of_cells(cache, len(self._ids), self._bytes_per_cell[cache.name])
+
+    def _usage_of_states(self) -> list[Usage]:
+        return [] if self.states is None else [usage_of_states(self.states)]
 
     def holders(self) -> Iterable[int]:
         """Ids of all sequences that have a llama.cpp sequence id."""
@@ -349,16 +327,27 @@ class LlamaPolicy(LlamaOperations, Policy):
 
     def cache_name(self, cache: int) -> str:
         """By the layers that it serves."""
-        return CACHE_NAMES[self.caches[cache].name]
+        return CACHE_NAMES[self.caches[cache].name] if cache < len(self.caches) else STATES_NAME
 
     def largest_free_run(self, cache: int = 0) -> int:
         """Cells of the longest row of empty cells in one stream."""
-        return self.caches[cache].usage().largest_free_run
+        if cache < len(self.caches):
+            return self.caches[cache].usage().largest_free_run
+        assert self.states is not None
+        return self.states.usage().largest_free_run
 
     def cells_of(self, seq: Sequence, group: int = 0) -> tuple[Cells, Cells]:
-        """Positions as the engine counts them (a context shift moves them), and their cells."""
-        cache = self.caches[self.cache_of(group)]
+        """Positions as the engine counts them (a context shift moves them), and their cells.
+
+        A recurrent state is one cell, at the last position that it has seen.
+        """
         own = self._ids[seq.id]
+        if self.groups[group].kind == "recurrent":
+            assert self.states is not None
+            held = self.states.cells.tails[own]
+            n = int(held != EMPTY)
+            return np.full(n, self.states.seq_pos_max(own)), np.full(n, held)
+        cache = self.caches[self.cache_of(group)]
         positions, cells = cache.cells_of(own)
         order = np.argsort(positions, kind="stable")
         offset = cache.stream_of(own) * cache.size
@@ -366,11 +355,14 @@ class LlamaPolicy(LlamaOperations, Policy):
 
     def owners(self, cache: int = 0) -> Cells:
         """Owner of every cell, stream after stream; -3 where a window has passed."""
-        which = self.caches[cache]
         names = np.full(MAX_SEQ + 3, -1, dtype=np.int64)
         names[SHARED] = -2
         for seq, own in self._ids.items():
             names[own] = seq
+        if cache == len(self.caches):
+            assert self.states is not None
+            return names[self.states.cells.owner_of_each()]
+        which = self.caches[cache]
         owners: Cells = names[np.concatenate([stream.owner for stream in which.streams])]
         owners[np.concatenate([dead_cells(which, stream) for stream in which.streams])] = -3
         return owners
@@ -380,10 +372,13 @@ class LlamaPolicy(LlamaOperations, Policy):
         super().check_integrity()
         self.memory.check_integrity()
         known = set(self._ids.values())
-        if len(known) + len(self._free_ids) != self.budget.max_seqs:
+        if len(known) + len(self._free_ids) != self.sequences:
             raise IntegrityError(f"{self.name}: a sequence id is lost or given twice")
         for cache in self.caches:
             for stream in cache.streams:
                 strangers = set(stream.present()) - known
                 if strangers:
                     raise IntegrityError(f"{cache.name}: cells of released ids {strangers}")
+        tails = [] if self.states is None else self.states.cells.tails
+        if any(tail != EMPTY and own not in known for own, tail in enumerate(tails)):
+            raise IntegrityError(f"{self.name}: states of released ids")

@@ -1,10 +1,15 @@
-"""From a model's layer groups to what llama.cpp's caches are made of."""
+"""From a model's layer groups to what llama.cpp's caches are made of, and how large they can be."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sim.budget import Budget
 from sim.groups import LayerGroup
+from sim.llamacpp.context import Context
+from sim.llamacpp.errors import ContextRefused
 from sim.llamacpp.geometry import AttentionGeometry, CacheGeometry, RecurrentGeometry
+from sim.llamacpp.sizes import CELL_PAD, ContextParams
 from sim.llamacpp.window import UNBOUNDED, Window
 from workloads.errors import InputError
 
@@ -30,6 +35,51 @@ def geometry_of(budget: Budget, policy: str, windowed: bool) -> CacheGeometry:
         if state is None
         else RecurrentGeometry(state.layers, state.conv_elements, state.state_elements),
     )
+
+
+def with_attention(geometry: CacheGeometry, policy: str) -> CacheGeometry:
+    """``geometry``; raises `InputError` where it is one of recurrent states alone."""
+    if geometry.kind == "rs":
+        raise InputError(f"{policy}: {geometry.arch} has no attention; recurrent serves it")
+    return geometry
+
+
+def largest_context(
+    policy: str,
+    geometry: CacheGeometry,
+    params: Callable[[int], ContextParams],
+    n_bytes: int,
+    sequences: int,
+) -> Context:
+    """The context with the most cells that fits into ``n_bytes``, in steps of a pad.
+
+    params: what is asked of a context of so many cells. Raises `InputError` where not even the
+    smallest one for ``sequences`` sequences fits.
+    """
+
+    def context(pads: int) -> Context:
+        try:
+            return Context(geometry, params(pads * CELL_PAD))
+        except ContextRefused as error:
+            raise InputError(f"{policy}: {error}") from error
+
+    def size(pads: int) -> int:
+        return sum(part.total for part in context(pads).memory_breakdown().values())
+
+    smallest = -(-sequences // CELL_PAD)
+    if (needed := size(smallest)) > n_bytes:
+        states = "" if geometry.recurrent is None else f" and {sequences} recurrent states"
+        raise InputError(
+            f"{policy}: {n_bytes} bytes of K/V memory: expected at least those of "
+            f"{smallest * CELL_PAD} cells{states}, the smallest context ({needed} bytes)"
+        )
+    low, high = smallest, smallest * 2
+    while size(high) <= n_bytes:
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if size(middle) <= n_bytes else (low, middle)
+    return context(low)
 
 
 def _only(groups: list[LayerGroup], what: str, policy: str) -> LayerGroup | None:

@@ -1,71 +1,88 @@
-"""A run of decode steps in llama.cpp's caches, and how many of their cells are live."""
+"""A run of decode steps in llama.cpp's caches: what every step scans, and how cells fill up."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim.llamacpp.cells import EMPTY, Cells
+from sim.errors import IntegrityError
+from sim.llamacpp.cells import EMPTY
 from sim.llamacpp.decode_run import DecodeRun as CellRun
 from sim.llamacpp.kv_cache import KVCache
-from sim.llamacpp.search import limits_of, usable
 from sim.llamacpp.sizes import CELL_PAD
 from sim.policies.base import DecodeRun, Usage
-from sim.sequence import Sequence
-from sim.step import Reads
-
-if TYPE_CHECKING:
-    from sim.policies.llamacpp import LlamaPolicy
-
-Ints = NDArray[np.int64]
+from sim.policies.llamacpp_usage import Ints, seen_by_next
+from sim.step import Count, Reads
 
 
 class LlamaRun(DecodeRun):
-    """Steps planned by every cache of a policy."""
+    """Steps planned by every cache of a policy.
 
-    def __init__(self, policy: LlamaPolicy, seqs: list[Sequence], plan: dict[str, CellRun]) -> None:
-        self._policy = policy
-        self._seqs = seqs
-        self._plan = plan
-        self.steps = min(run.steps for run in plan.values())
-        self.usage = tuple(
-            _usage(policy.usage_of(cache), cache, plan[cache.name], self.steps)
-            for cache in policy.caches
-        )
-        n_kv = [_n_kv(cache, plan[cache.name], self.steps) for cache in policy.caches]
-        self.reads = tuple(
-            Reads(len(seqs), 0, 0)
-            if group.kind == "recurrent"
-            else Reads(
-                policy.scans_of(index, len(seqs)) * n_kv[policy.cache_of(index)],
-                len(seqs) * n_kv[policy.cache_of(index)],
-                0,
-            )
-            for index, group in enumerate(policy.groups)
-        )
+    look: makes reads and usage, when somebody asks for either before the plan is applied.
+    apply: carries so many steps out.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        passes: int,
+        look: Callable[[], tuple[tuple[Reads, ...], tuple[Usage, ...]]],
+        apply: Callable[[int], None],
+    ) -> None:
+        self.steps = steps
+        self.passes = passes
+        self._look = look
+        self._apply = apply
+        self._applied = False
+
+    @cached_property
+    def _seen(self) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
+        if self._applied:
+            raise IntegrityError("a plan was looked at for the first time after it was applied")
+        return self._look()
+
+    @cached_property
+    def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
+        """Cells that attention scans, per layer group."""
+        return self._seen[0]
+
+    @cached_property
+    def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
+        """Per cache."""
+        return self._seen[1]
 
     def apply(self, steps: int) -> None:
         """Write the cells of the first ``steps`` steps."""
-        self._policy.context.apply_decode_run(self._plan, steps)
-        self._policy.advance(self._seqs, steps)
+        self._applied = True
+        self._apply(steps)
 
 
-def _n_kv(cache: KVCache, run: CellRun, steps: int) -> Ints:
-    """Cells that attention scans at each step: up to the highest one used so far, padded."""
+def n_kv_of_run(cache: KVCache, run: CellRun, steps: int, ubatches: list[list[int]]) -> list[Count]:
+    """Cells that attention of every ubatch scans at each step: up to the highest used, padded.
+
+    ubatches: the sequences of each, in the order of the run's.
+    """
     taken = run.cells[:steps]
     if cache.n_stream == 1:
         top = np.maximum(np.maximum.accumulate(taken.max(axis=1)) + 1, cache.streams[0].used_max_p1)
-    else:
-        before = np.array([cache.streams[seq].used_max_p1 for seq in run.seqs])
-        top = np.maximum(np.maximum.accumulate(taken, axis=0) + 1, before).max(axis=1)
-    padded = -(-top // CELL_PAD) * CELL_PAD
-    return np.minimum(cache.size, padded).astype(np.int64)
+        return [_padded(top, cache.size)]
+    before = np.array([cache.streams[seq].used_max_p1 for seq in run.seqs])
+    tops = np.maximum(np.maximum.accumulate(taken, axis=0) + 1, before)
+    columns = {seq: column for column, seq in enumerate(run.seqs)}
+    return [
+        _padded(tops[:, [columns[seq] for seq in ubatch]].max(axis=1), cache.size)
+        for ubatch in ubatches
+    ]
 
 
-def _usage(now: Usage, cache: KVCache, run: CellRun, steps: int) -> Usage:
-    """How the cache is used during each step of the run."""
+def _padded(top: Ints, size: int) -> Ints:
+    return np.minimum(size, -(-top // CELL_PAD) * CELL_PAD).astype(np.int64)
+
+
+def usage_of_run(now: Usage, cache: KVCache, run: CellRun, steps: int) -> Usage:
+    """How the cache is used during each step of the run, given how it is used now."""
     fresh: Ints = np.cumsum((run.lost[:steps] == EMPTY).sum(axis=1), dtype=np.int64)
     live = now.live + (_live_growth(cache, run, steps) if cache.window.bounded else fresh)
     if cache.n_stream > 1:
@@ -88,26 +105,3 @@ def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Ints:
     grown = held[:, None] + np.arange(1, steps + 1)
     after = np.minimum(grown, seen_by_next(cache, later))
     return (after - before[:, None]).sum(axis=0)
-
-
-def seen_by_next(cache: KVCache, last: Ints) -> Ints:
-    """Tokens before it that the token after position ``last`` can see, for every element."""
-    masked = np.empty_like(last)
-    cache.window.last_masked_each(last + 1, out=masked)
-    return np.maximum(last - masked, 0)
-
-
-def dead_cells(cache: KVCache, cells: Cells) -> NDArray[np.bool_]:
-    """Which cells of a stream are out of their owner's window and may be overwritten."""
-    passed = usable(cells, limits_of(cells, cache.window), 0, cells.size)
-    return passed & (cells.owner != EMPTY)
-
-
-def live_cells(cache: KVCache, cells: Cells) -> int:
-    """Cells of one stream that the next token of an owner can still see."""
-    if not cache.window.bounded:
-        return cells.used
-    if cells.n_shared:
-        return cells.used - int(dead_cells(cache, cells).sum())
-    spans = cells.refresh()
-    return int(np.minimum(spans.count, seen_by_next(cache, spans.hi)).sum())

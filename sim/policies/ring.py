@@ -10,7 +10,7 @@ from sim.budget import Budget
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.sizes import ContextParams
 from sim.policies.llamacpp import NEVER, LlamaPolicy
-from sim.policies.llamacpp_geometry import geometry_of
+from sim.policies.llamacpp_geometry import geometry_of, with_attention
 from sim.sequence import Sequence
 from workloads.errors import InputError
 from workloads.plugins import option
@@ -50,6 +50,11 @@ class Ring(LlamaPolicy):
     def __init__(self, budget: Budget, options: Options | None = None) -> None:
         super().__init__(budget, options)
         window, sinks = self.options.window, self.options.sinks
+        if window and self.states is not None:
+            raise InputError(
+                f"ring.window: expected 0, as {budget.model.name} has recurrent states, from which "
+                "no tokens can be taken out"
+            )
         if window and window < sinks + 2:
             raise InputError(
                 f"ring.window: expected at least sinks + 2 = {sinks + 2}, got {window}"
@@ -92,7 +97,7 @@ class Ring(LlamaPolicy):
 
     def geometry(self) -> CacheGeometry:
         """One cache for all attention layers."""
-        return geometry_of(self.budget, self.name, windowed=False)
+        return with_attention(geometry_of(self.budget, self.name, windowed=False), self.name)
 
     def params(self, cells: int) -> ContextParams:
         """A context of so many cells, in one stream or spread over them."""
