@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Any, Self
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
@@ -152,5 +152,22 @@ def _line_of(error: ValidationError, cls: type[BaseModel]) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown field {where!r}; {suggestion_for(where, cls.model_fields)}"
+        inner = _model_at(cls, first["loc"][:-1])
+        return f"unknown field {where!r}; {suggestion_for(str(first['loc'][-1]), inner)}"
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
+
+
+def _model_at(cls: type[BaseModel], place: tuple[int | str, ...]) -> Iterable[str]:
+    """The fields that may stand at a place: those of the innermost model on the way there."""
+    for key in place:
+        hint = cls.model_fields[key].annotation if key in cls.model_fields else None
+        inner = [each for each in _classes_in(hint) if issubclass(each, BaseModel)]
+        cls = inner[0] if inner else cls
+    return cls.model_fields
+
+
+def _classes_in(hint: Any) -> Iterator[type]:
+    if isinstance(hint, type):
+        yield hint
+    for part in get_args(hint):
+        yield from _classes_in(part)

@@ -123,6 +123,12 @@ METRICS: dict[str, Metric] = {
             "higher",
             "Requests that finished within the stated latency objectives, divided by the makespan.",
         ),
+        _share(
+            "slo_share",
+            "In time",
+            "higher",
+            "Share of all requests that finished within the stated latency objectives.",
+        ),
         Metric(
             "ttft_s",
             "TTFT",
@@ -253,10 +259,20 @@ METRICS: dict[str, Metric] = {
 }
 """All metrics by name, distributions once each, in the order in which pages show them."""
 
-OPTIONAL = ("running_mean", "excess_read_share", *VOLATILE)
+OPTIONAL = ("running_mean", "excess_read_share", "slo_share", *VOLATILE)
 """Metrics that a summary may lack."""
 
 REQUIRED = tuple(name for name in METRICS if name not in OPTIONAL)
+
+
+def metric_names() -> list[str]:
+    """Every metric that a stored summary can have, distributions by statistic."""
+    return [
+        f"{name}.{statistic}" if statistic else name
+        for name in METRICS
+        if name not in VOLATILE
+        for statistic in (STATISTICS if name in DISTRIBUTIONS else ("",))
+    ]
 
 
 def metric(name: str) -> Metric:

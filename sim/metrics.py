@@ -124,13 +124,15 @@ def summary_of(
     values, counts = inter_token_latencies(recorder)
     totals = recorder.counts
     seconds = max(makespan, 1 / TICKS_PER_SECOND)
+    good = _good(columns, done, objectives)
     return {
         "requests_completed": len(requests),
         "requests_failed": len(failed),
         "makespan_s": makespan,
         "output_tokens_per_s": totals["output_tokens"] / seconds,
         "total_tokens_per_s": (totals["output_tokens"] + _prompts(columns, done)) / seconds,
-        "goodput_rps": _good(columns, done, objectives) / seconds,
+        "goodput_rps": good / seconds,
+        "slo_share": good / max(len(np.unique(columns["request"])), 1),
         "running_mean": recorder.running_ticks / TICKS_PER_SECOND / seconds,
         **{name: spread_of(columns[name]) for name in ("queue_s", "ttft_s", "tpot_s", "e2e_s")},
         "itl_s": _weighted_spread(values, counts),

@@ -1,0 +1,191 @@
+"""Runs the points of a study in parallel and stores each as soon as it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import kvlab
+from kvlab.config import RunConfig
+from kvlab.study.capacity import Found, Search, search, searches_of
+from kvlab.study.points import Point, points_of
+from kvlab.study.schema import Study
+from reports.results import RunResult
+from reports.sweep import FORMAT, Index, Sweep, sweep_at
+from workloads.errors import InputError
+
+Done = Callable[[int, int], None]
+"""Called with the number of points that are done and that there are."""
+
+ROUNDS_WITHOUT_PROGRESS = 2
+"""So many times in a row may workers die before any of them finishes a point."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a point could not be run, in one line."""
+
+    reason: str
+
+
+Outcome = RunResult | Found | Failure
+Task = Point | Search
+
+
+def sweep(
+    study: Study,
+    out: str | Path,
+    *,
+    jobs: int = -1,
+    dask: str | None = None,
+    retry: bool = False,
+    done: Done | None = None,
+) -> Sweep:
+    """Run what ``out`` does not hold yet; the result is the same however often it was cut off.
+
+    jobs: processes, -1 for one a core, 1 for none but this. dask: address of a scheduler whose
+    workers run the points instead. retry: also run what failed before. Raises `InputError` for a
+    study or a directory that cannot be used, and where workers keep dying.
+    """
+    points, searches = points_of(study), searches_of(study)
+    with sweep_at(out, index_of(study, points, searches)) as stored, _workers(dask):
+        if retry:
+            stored.forget_failures()
+        every: list[Task] = [*points, *searches]
+        tasks = {task.id: task for task in every}
+        _run_all(stored, tasks, jobs, done or (lambda _done, _all: None))
+    return stored
+
+
+def index_of(study: Study, points: list[Point], searches: list[Search]) -> Index:
+    """What `reports.sweep.Sweep` says of the study."""
+    base = RunConfig(**{"policy": "-", **study.base()}).model_dump(mode="json", exclude_none=True)
+    axes = study.axes()
+    varied = {"policy", "policy_options", "seed"} | {
+        field for axis in axes for value in axis.values for field in value.fields
+    }
+    return {
+        "format": FORMAT,
+        "kvlab": kvlab.__version__,
+        "title": study.title,
+        "question": study.question,
+        "notes": study.notes,
+        "setting": {name: value for name, value in base.items() if name not in varied},
+        "axes": [
+            {
+                "name": axis.name,
+                "labels": [value.label for value in axis.values],
+                "numbers": _numbers([value.number for value in axis.values]),
+            }
+            for axis in axes
+        ],
+        "compared": study.compared_axis(),
+        "seeds": list(study.seeds_listed()),
+        "metrics": list(study.metrics),
+        "plots": [plot.model_dump(mode="json") for plot in study.plots],
+        "points": [_entry(point.id, point.labels, point.config.seed) for point in points],
+        "capacity": study.capacity and study.capacity.model_dump(mode="json"),
+        "searches": [_entry(each.id, each.labels, each.config.seed) for each in searches],
+    }
+
+
+def _entry(name: str, labels: tuple[str, ...], seed: int) -> dict[str, Any]:
+    return {"id": name, "labels": list(labels), "seed": seed}
+
+
+def _numbers(values: list[float | None]) -> list[float] | None:
+    known = [value for value in values if value is not None]
+    return known if len(known) == len(values) else None
+
+
+def _run_all(stored: Sweep, tasks: dict[str, Task], jobs: int, done: Done) -> None:
+    """Run until nothing is left; a worker that dies takes down only what was running."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    lost = 0
+    left = {name: task for name, task in tasks.items() if not stored.has(name)}
+    while left:
+        done(len(tasks) - len(left), len(tasks))
+        before = len(left)
+        try:
+            for name, outcome in _outcomes(left.values(), jobs):
+                _store(stored, name, tasks[name], outcome)
+                del left[name]
+                done(len(tasks) - len(left), len(tasks))
+        except (BrokenProcessPool, MemoryError):
+            lost = 0 if len(left) < before else lost + 1
+            if lost == ROUNDS_WITHOUT_PROGRESS:
+                raise InputError(
+                    f"{stored.root}: workers keep dying ({len(left)} points left; is memory short?"
+                    " fewer --jobs need less); run it again to go on"
+                ) from None
+        left = {name: task for name, task in left.items() if not stored.has(name)}
+
+
+def _outcomes(tasks: Iterable[Task], jobs: int) -> Iterator[tuple[str, Outcome]]:
+    from joblib import Parallel, delayed
+
+    # One at a time: with batches, finished points would wait for unfinished ones.
+    parallel = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
+    yield from parallel(delayed(outcome_of)(task) for task in list(tasks))
+
+
+def outcome_of(task: Task) -> tuple[str, Outcome]:
+    """Run one point or search wherever this is called; what goes wrong is an outcome too."""
+    from kvlab.running import run
+
+    try:
+        if isinstance(task, Search):
+            return task.id, search(task)
+        return task.id, run(task.config, with_maps=False)
+    except MemoryError:
+        raise
+    except Exception as error:
+        line = " ".join(str(error).split())
+        return task.id, Failure(
+            line if isinstance(error, InputError) else f"{type(error).__name__}: {line}"
+        )
+
+
+def _store(stored: Sweep, name: str, task: Task, outcome: Outcome) -> None:
+    if isinstance(outcome, RunResult):
+        stored.store_run(name, outcome)
+    elif isinstance(outcome, Failure):
+        config = task.config.model_dump(mode="json", exclude_none=True)
+        stored.store_failure(name, config, outcome.reason)
+    else:
+        stored.store_search(name, outcome.as_fields())
+
+
+def _workers(address: str | None) -> AbstractContextManager[Any]:
+    """Where joblib's tasks run: on this machine, or on a Dask cluster."""
+    if address is None:
+        return nullcontext()
+    try:
+        distributed = import_module("distributed")
+    except ImportError:
+        raise InputError(
+            "--dask needs the package distributed: pip install 'kvlab[dask]'"
+        ) from None
+    from joblib import parallel_config
+
+    try:
+        client = distributed.Client(address, timeout=10, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--dask {address}: cannot be reached: {error}") from error
+    versions = set(client.run(_version).values())
+    if versions - {kvlab.__version__}:
+        raise InputError(
+            f"--dask {address}: its workers have kvlab {', '.join(sorted(versions))},"
+            f" expected {kvlab.__version__}"
+        )
+    config: AbstractContextManager[Any] = parallel_config(backend="dask", client=client)
+    return config
+
+
+def _version() -> str:
+    return kvlab.__version__
