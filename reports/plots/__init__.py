@@ -7,12 +7,17 @@ since matplotlib takes long to import.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from reports.results import RunResult
 from reports.style import figure_style, png_of, settle, svg_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PLOTS = {
     "summary": "reports.plots.summary",
@@ -35,11 +40,17 @@ class Picture:
     svg: bytes
 
 
+def rendered(draw: Callable[[], Figure]) -> tuple[bytes, bytes]:
+    """PNG and SVG of the figure that ``draw`` makes, in kvlab's style."""
+    with figure_style():
+        figure = draw()
+        settle(figure)
+        return png_of(figure), svg_of(figure)
+
+
 def pictures_of(runs: Mapping[str, RunResult]) -> Iterator[Picture]:
     """Draw all figures, one by one, of runs by policy."""
     for name, module_name in PLOTS.items():
         module = import_module(module_name)
-        with figure_style():
-            figure = module.draw(runs)
-            settle(figure)
-            yield Picture(name, module.TITLE, module.CAPTION, png_of(figure), svg_of(figure))
+        png, svg = rendered(partial(module.draw, runs))
+        yield Picture(name, module.TITLE, module.CAPTION, png, svg)

@@ -1,0 +1,115 @@
+"""Published results: every experiment meets its target, and what misses one is said."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kvlab.cli import application
+from kvlab.reproduce import EXPERIMENTS, experiment_of
+from kvlab.reproduce.findings import Claim, Number, Reproduction
+from kvlab.reproduce.show import markdown_of, verdict_of
+from workloads.errors import InputError
+
+SHARED = Path(os.environ.get("KVLAB_SHARED", Path(__file__).parents[3] / "shared"))
+CONVERSATION = SHARED / "data/mooncake_fast25/conversation_trace.jsonl"
+QUICK = (
+    "kv-memory",
+    "gemma3-iswa-memory",
+    "jenga-waste",
+    "vattention-mapping",
+    "streamingllm-window",
+)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(application(), ["reproduce", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_experiments_meet_their_targets(name):
+    result = invoke(name, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found["met"] and found["left_open"]
+    assert any(number["within"] is not None for number in found["numbers"])
+
+
+def test_the_list_names_every_experiment_and_the_files_it_needs():
+    lines = invoke("--list").stdout
+    assert all(name in lines for name in EXPERIMENTS)
+    assert "conversation_trace.jsonl" in lines
+
+
+def test_a_number_is_held_against_a_range_or_a_figure():
+    assert Number("x", (6.1, 9.8), 7.0, within=0).difference == 0
+    assert Number("x", (6.1, 9.8), 10.0, within=0.2).difference == pytest.approx(0.2)
+    assert Number("x", (6.1, 9.8), 10.0, within=0.2).meets
+    assert not Number("x", (6.1, 9.8), 5.8, within=0.2).meets
+    assert not Number("x", 3.0, 3.2, within=0.1).meets
+    assert Number("x", 3.0, 9.0).meets and Number("x", None, 9.0, within=0).meets
+
+
+def test_what_misses_its_target_is_named_and_changes_the_exit_status(monkeypatch):
+    module = experiment_of("kv-memory")
+    missing = Reproduction((Number("cells", 3.0, 4.0, within=0.5),), (Claim("c", "d", False),))
+    monkeypatch.setattr(module, "reproduce", lambda data: missing)
+    result = invoke("kv-memory")
+    assert result.exit_code == 1
+    assert "The target is missed: cells; c." in result.output
+    assert verdict_of(missing) in markdown_of("kv-memory", module, missing)
+
+
+def test_an_unknown_experiment_gets_a_suggestion():
+    with pytest.raises(InputError, match="did you mean 'jenga-waste'"):
+        experiment_of("jenga_waste")
+
+
+def test_pictures_are_written_in_both_formats(tmp_path):
+    assert invoke("gemma3-iswa-memory", "--out", tmp_path / "new").exit_code == 0
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "gemma3-iswa-memory.png",
+        "gemma3-iswa-memory.svg",
+    ]
+
+
+def test_mooncake_says_which_files_it_needs(tmp_path):
+    for data in (None, tmp_path):
+        with pytest.raises(InputError, match=r"conversation_trace.jsonl and synthetic_trace.jsonl"):
+            experiment_of("mooncake-fig9").reproduce(data)
+
+
+def mooncake_line(ids, length):
+    row = {"timestamp": 0, "input_length": length, "output_length": 1, "hash_ids": ids}
+    return json.dumps(row) + "\n"
+
+
+def test_mooncake_hits_equal_a_count_by_hand(tmp_path):
+    """Blocks 0 1 2, then 0 1 3 (two hits), then 0 1 2 in full: the last block is a part of one."""
+    from kvlab.reproduce.mooncake_fig9 import rates_of, replayed, served
+    from workloads.spec import workload_of
+
+    lines = [mooncake_line(ids, 1100) for ids in ([0, 1, 2], [0, 1, 3], [0, 1, 2])]
+    (tmp_path / "trace.jsonl").write_text("".join(lines))
+    workload = workload_of(f"mooncake:{tmp_path / 'trace.jsonl'}")
+    requests = list(workload.traffic().arrivals())
+    expected = [(0, 1100), (1024, 1100), (1100, 1100)]
+    assert list(replayed(requests, None)) == expected
+    assert list(served(requests, None)) == expected
+    # With room for two blocks the plain list keeps the last two of each prompt.
+    assert [hit for hit, _ in replayed(requests, 1024)] == [0, 0, 0]
+    assert rates_of(iter(expected)).tokens == pytest.approx(2124 / 3300)
+
+
+@pytest.mark.skipif(not CONVERSATION.is_file(), reason=f"no Mooncake trace at {CONVERSATION}")
+def test_mooncake_is_the_plain_replay_to_a_thousandth(monkeypatch):
+    module = experiment_of("mooncake-fig9")
+    monkeypatch.setattr(module, "CAPACITIES", module.CAPACITIES[:2])
+    file, published = module.TRACES["conversation"]
+    monkeypatch.setattr(module, "TRACES", {"conversation": (file, published[:2])})
+    monkeypatch.setattr(module, "REQUEST_MEAN", 0.2397)
+    found = module.reproduce(CONVERSATION.parent)
+    assert not found.missed, found.missed
+    assert [round(rate, 4) for rate in found.curves["conversation"]["plain"]] == [0.0542, 0.1382]
