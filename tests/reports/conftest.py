@@ -129,6 +129,7 @@ def fake_run(
         "output_tokens_per_s": tokens / makespan,
         "total_tokens_per_s": (tokens + int(size[done].sum())) / makespan,
         "goodput_rps": int((ttft < 2.0).sum()) / makespan,
+        "slo_share": int((ttft < 2.0).sum()) / requests,
         "ttft_s": statistics(ttft),
         "tpot_s": statistics(tpot[done]),
         "itl_s": statistics(gaps if finish else []),
