@@ -15,7 +15,7 @@ from workloads.errors import InputError
 from workloads.plugins import Part, option
 from workloads.registry import Registry
 from workloads.request import Session, Traffic
-from workloads.sessions import ClosedTraffic, OpenTraffic
+from workloads.sessions import ClosedTraffic, OpenTraffic, started
 from workloads.spec import workload_of
 
 Seconds = NDArray[np.float64]
@@ -51,7 +51,8 @@ class OpenLoop(Arrivals):
 
     def traffic(self, sessions: Iterator[Session], rng: np.random.Generator) -> Traffic:
         """Open-loop traffic; it ends when the sessions or the times do."""
-        return OpenTraffic(sessions, (at for batch in self.batches(rng) for at in batch.tolist()))
+        times = (at for batch in self.batches(rng) for at in batch.tolist())
+        return OpenTraffic(started(sessions, times))
 
 
 class _Rated(OpenLoop):

@@ -6,7 +6,7 @@ What a path means is written in `workloads.request`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import count
 from operator import itemgetter
 
@@ -67,9 +67,10 @@ class PrefixTree:
     consecutive ids, so memory grows with distinct content, in runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: Iterator[int] | None = None) -> None:
+        """``numbers`` are those of new branches, from 0 if not given; trees may share them."""
         self._roots: dict[tuple[Hashable, int], _Branch] = {}
-        self._numbers = count()
+        self._numbers = count() if numbers is None else numbers
 
     def path(self, tokens: ArrayLike | Sequence[object], salt: Hashable = None) -> PrefixPath:
         """The path over ``tokens``; the tree learns what is new.

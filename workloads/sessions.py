@@ -34,27 +34,31 @@ def numbered(sessions: Iterator[Session], requests: int) -> Iterator[Session]:
             return
 
 
+def started(sessions: Iterator[Session], times: Iterator[float]) -> Iterator[Session]:
+    """The sessions, each starting at its time (seconds); ends with the sessions or the times."""
+    for session, at in zip(sessions, times, strict=False):
+        session[0].arrival = at
+        yield session
+
+
 class OpenTraffic(Traffic):
-    """Sessions that start at given times; later requests of one wait for those in front.
+    """Sessions that start at the times they hold; later requests of one wait for those in front.
 
     Holds only the sessions that are under way.
     """
 
-    def __init__(self, sessions: Iterator[Session], times: Iterator[float]) -> None:
+    def __init__(self, sessions: Iterator[Session]) -> None:
         self._sessions = sessions
-        self._times = times
         self._waiting: dict[int, list[Request]] = {}
         self._missing: dict[int, int] = {}
 
     def arrivals(self) -> Iterator[Request]:
-        """The first request of every session. Ends with the sessions or with the times."""
+        """The first request of every session."""
         return map(self._begin, self.sessions())
 
     def sessions(self) -> Iterator[Session]:
-        """All sessions; the first request of each arrives when the session starts."""
-        for session, at in zip(self._sessions, self._times, strict=False):
-            session[0].arrival = at
-            yield session
+        """All sessions; the first request of each holds its time or, with clients, its pause."""
+        return self._sessions
 
     def completed(self, request: Request, at: float) -> Iterable[Request]:
         """The requests of the same session that waited for this end only, after their pauses."""
@@ -86,13 +90,9 @@ class ClosedTraffic(OpenTraffic):
     """
 
     def __init__(self, sessions: Iterator[Session], clients: int) -> None:
-        super().__init__(sessions, iter(()))
+        super().__init__(sessions)
         self.clients = clients
         self._unfinished: dict[int, list[int]] = {}
-
-    def sessions(self) -> Iterator[Session]:
-        """All sessions; the first request of each holds the client's pause."""
-        return self._sessions
 
     def arrivals(self) -> Iterator[Request]:
         """The first request of each client."""

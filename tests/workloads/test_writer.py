@@ -1,6 +1,8 @@
 """Writing requests and replaying them."""
 
+import heapq
 import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -95,12 +97,60 @@ def test_every_field_survives(made: list[Request]) -> None:
         assert Jsonl(str(file)).prefix_identity == 'lost: "somewhere"'
 
 
+def served(workload: Workload, clock: Callable[[Request], float]) -> list[Request]:
+    """All requests in order of arrival, from an engine with room for everybody."""
+    traffic = workload.traffic()
+    coming = [(each.arrival, each.id, each) for each in traffic.arrivals()]
+    heapq.heapify(coming)
+    ends: list[tuple[float, int, Request]] = []
+    seen = []
+    while coming or ends:
+        if coming and (not ends or coming[0][0] <= ends[0][0]):
+            at, number, request = heapq.heappop(coming)
+            seen.append(request)
+            heapq.heappush(ends, (at + clock(request), number, request))
+        else:
+            at, _, ended = heapq.heappop(ends)
+            for each in traffic.completed(ended, at):
+                heapq.heappush(coming, (each.arrival, each.id, each))
+    return seen
+
+
 @pytest.mark.parametrize(
-    "workload", [Chat(requests=50), ShareGPT(requests=50, arrivals=ClosedLoop(4))]
+    "workload",
+    [
+        Chat(requests=50),
+        Chat(requests=50, arrivals=ClosedLoop(3)),
+        ShareGPT(requests=50, arrivals=ClosedLoop(4)),
+    ],
 )
-def test_closed_loops_are_refused(workload: Workload, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the times depend on the engine"):
-        write_requests(workload, tmp_path / "out.jsonl")
+def test_closed_loops_stay_closed(workload: Workload, tmp_path: Path) -> None:
+    file = tmp_path / "out.jsonl"
+    assert write_requests(workload, file) == 50
+    replayed = Jsonl(str(file))
+    for clock in (lambda each: 0.5, lambda each: each.output / 7 + each.id % 3):
+        assert served(replayed, clock) == served(workload, clock)
+    write_requests(replayed, tmp_path / "again.jsonl")
+    assert (tmp_path / "again.jsonl").read_bytes() == file.read_bytes()
+
+
+class Echo(Traffic):
+    """A closed loop that an engine alone can drive."""
+
+    def arrivals(self) -> Iterator[Request]:
+        yield Request(0, 0.0, 1, 1)
+
+    def completed(self, request: Request, at: float) -> list[Request]:
+        return [Request(request.id + 1, at, 1, 1)] if request.id < 3 else []
+
+
+def test_loops_that_do_not_say_what_waits_for_what_are_refused(tmp_path: Path) -> None:
+    class Loop(Given):
+        def traffic(self) -> Traffic:
+            return Echo()
+
+    with pytest.raises(InputError, match="request 0 sets off another one"):
+        write_requests(Loop([]), tmp_path / "out.jsonl")
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from workloads.lengths import MAX_TOKENS
 from workloads.request import Request
-from workloads.traces.base import Trace
+from workloads.traces.base import LineTrace
+from workloads.traces.head import Head
 from workloads.traces.lines import MAX_SECONDS, Lines, shortened
 
 _HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
@@ -21,7 +22,7 @@ _ROW = re.compile(
 
 
 @dataclass(frozen=True)
-class Azure(Trace):
+class Azure(LineTrace):
     """Azure LLM inference traces: CSV of TIMESTAMP, ContextTokens, GeneratedTokens.
 
     Arrivals count from the first row; fractions of a second are kept to the last digit. A row
@@ -30,6 +31,11 @@ class Azure(Trace):
 
     name = "azure"
     prefix_identity = "none: the trace has lengths only"
+
+    @classmethod
+    def sniff(cls, head: Head) -> bool:
+        """The header of both years."""
+        return head.columns == frozenset(_HEADER.split(","))
 
     def rows(self, lines: Lines) -> Iterator[Request]:
         """One request a row after the header."""

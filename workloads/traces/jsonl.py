@@ -1,9 +1,14 @@
 """kvlab's own trace format: everything a request has, nothing else.
 
 The first line is ``{"format": "kvlab-requests", "version": 1}``; it may also say how many
-``requests`` follow (so that a file cut short is noticed) and their ``prefix_identity``. Every
-other line is a request: a JSON object with exactly the fields of `Request`, times in seconds,
-``path`` as ``[[branch, end], ...]`` or null, in order of arrival, ids rising.
+``requests`` follow (so that a file cut short is noticed), their ``prefix_identity``, and how many
+``clients`` send them in a closed loop. Every other line is a request: a JSON object with exactly
+the fields of `Request`, times in seconds, ``path`` as ``[[branch, end], ...]`` or null, ids rising.
+
+``after`` is there only where it is not empty: the ids of earlier requests of the same session
+whose ends this one waits for; its ``arrival`` is then the pause after the last of them. A request
+without it begins a session: it arrives at ``arrival``, in order, or, with ``clients``, that many
+seconds after its client became free. A session stands in one piece.
 """
 
 from __future__ import annotations
@@ -15,8 +20,9 @@ from typing import Any
 
 from workloads.errors import InputError
 from workloads.prefix import check_path
-from workloads.request import PrefixPath, Request
-from workloads.traces.base import Trace
+from workloads.request import PrefixPath, Request, Session
+from workloads.traces.base import Trace, chained
+from workloads.traces.head import Head
 from workloads.traces.lines import Lines, shortened
 
 FORMAT = "kvlab-requests"
@@ -24,32 +30,64 @@ VERSION = 1
 
 FIELDS = tuple(each.name for each in fields(Request) if each.name != "after")
 _FIELD_SET = frozenset(FIELDS)
-_HEADER_FIELDS = {"format", "version", "requests", "prefix_identity"}
+_HEADER_FIELDS = {"format", "version", "requests", "prefix_identity", "clients"}
 _HIGHEST = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Jsonl(Trace):
+class Jsonl(Trace[Lines]):
     """kvlab's own format: one JSON object a request, with all its fields and its prefix path."""
 
     name = "jsonl"
 
+    @classmethod
+    def sniff(cls, head: Head) -> bool:
+        """A header with the name of the format."""
+        return not head.is_array and f'"{FORMAT}"' in head.text.partition("\n")[0]
+
+    def source(self) -> Lines:
+        """The lines."""
+        return Lines(self.path)
+
     @cached_property
     def prefix_identity(self) -> str:
         """What the writer knew."""
-        lines = Lines(self.path)
-        return str(_header(lines, next(iter(lines), "")).get("prefix_identity", "unstated"))
+        return str(self._header.get("prefix_identity", "unstated"))
 
-    def rows(self, lines: Lines) -> Iterator[Request]:
-        """One request a line after the header."""
+    @cached_property
+    def clients(self) -> int | None:
+        """What the writer said."""
+        return self._header.get("clients")
+
+    @cached_property
+    def _header(self) -> dict[str, Any]:
+        lines = self.source()
+        first = next(iter(lines), None)
+        return {} if first is None else _header(lines, first)
+
+    def recorded(self, source: Lines) -> Iterator[Session]:
+        """The sessions after the header."""
+        return chained(self._rows(source))
+
+    def _rows(self, lines: Lines) -> Iterator[Request]:
         texts = iter(lines)
         first = next(texts, None)
         if first is None:
             return
         expected = _header(lines, first).get("requests")
-        found, last_id = 0, -1
+        found, last_id, before = 0, -1, 0.0
+        session_ids: set[int] = set()
         for text in texts:
-            request = _request(lines, lines.object_of(text), last_id)
+            row = lines.object_of(text)
+            after = _after(lines, row.pop("after", []), session_ids)
+            request = _request(lines, row, last_id)
+            request.after = after
+            if not after:
+                session_ids.clear()
+                if self.is_dated:
+                    lines.check_order(before, request.arrival)
+                before = request.arrival
+            session_ids.add(request.id)
             found, last_id = found + 1, request.id
             yield request
         if expected is not None and found != expected:
@@ -65,7 +103,21 @@ def _header(lines: Lines, text: str) -> dict[str, Any]:
         )
     if "requests" in row:
         lines.whole(row, "requests", 0)
+    if "clients" in row:
+        lines.whole(row, "clients", 1)
     return row
+
+
+def _after(lines: Lines, value: Any, session_ids: set[int]) -> tuple[int, ...]:
+    if (
+        type(value) is not list
+        or not all(type(each) is int and each in session_ids for each in value)
+        or len(set(value)) < len(value)
+    ):
+        raise lines.error(
+            f"after: expected ids of earlier requests of the same session, got {shortened(value)}"
+        )
+    return tuple(value)
 
 
 def _request(lines: Lines, row: dict[str, Any], last_id: int) -> Request:

@@ -13,15 +13,83 @@ MAX_SECONDS = 1e9
 """No trace is believed to last longer than this (some thirty years)."""
 
 
-class Lines:
-    """Reads a text file once, one line in memory at a time, and knows where it is.
-
-    Lines come without their ends. Empty lines are allowed only at the end of the file.
-    """
+class Source:
+    """Where requests come from, for errors that name the place. ``number`` counts from 1."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.number = 0
+
+    def check(self) -> None:
+        """Raise `InputError` unless there is a file that can be read."""
+        try:
+            with open(self.path, "rb"):
+                pass
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
+
+    def error(self, expected: str) -> InputError:
+        """The error to raise about the current line."""
+        return InputError(f"{self.path}:{self.number}: {expected}")
+
+    def object_of(self, text: str) -> dict[str, Any]:
+        """The JSON object on the current line; raises `InputError`."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise self.error(f"expected one JSON object, got {shortened(text)}") from error
+        if type(value) is not dict:
+            raise self.error(f"expected one JSON object, got {shortened(text)}")
+        return value
+
+    def check_order(self, before: float, at: float) -> None:
+        """Raise `InputError` for a time (seconds) that lies before the last one."""
+        if at < before:
+            raise self.error(f"expected times in order, got one {before - at:g} s before the last")
+
+    def whole(self, row: dict[str, Any], key: str, low: int, high: int = MAX_TOKENS) -> int:
+        """The whole number ``row[key]`` within low .. high; raises `InputError`."""
+        value = row.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise self.error(
+                f"{key}: expected a whole number from {low} to {high}, got {shortened(value)}"
+            )
+        return value
+
+    def seconds(self, row: dict[str, Any], key: str, unit: float = 1.0) -> float:
+        """The time ``row[key]``, counted in ``unit`` seconds, as seconds; raises `InputError`."""
+        value = row.get(key)
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not 0 <= value <= MAX_SECONDS / unit
+        ):
+            raise self.error(f"{key}: expected a finite time of 0 or later, got {shortened(value)}")
+        return float(value * unit)
+
+    def needs(self, row: dict[str, Any], *keys: str) -> None:
+        """Raise `InputError` unless ``row`` has all the ``keys``; others are welcome."""
+        missing = [key for key in keys if key not in row]
+        if missing:
+            wanted = ", ".join(keys)
+            raise self.error(f"expected the fields {wanted}; got a row without {missing[0]}")
+
+    def keys(self, row: dict[str, Any], expected: frozenset[str]) -> None:
+        """Raise `InputError` unless ``row`` has exactly the expected keys."""
+        if row.keys() != expected:
+            missing, extra = sorted(expected - row.keys()), sorted(row.keys() - expected)
+            what = [f"without {', '.join(missing)}"] if missing else []
+            what += [f"with {shortened(', '.join(extra))}"] if extra else []
+            raise self.error(
+                f"expected the fields {', '.join(sorted(expected))}; got a row {' and '.join(what)}"
+            )
+
+
+class Lines(Source):
+    """Reads a text file once, one line in memory at a time, and knows where it is.
+
+    Lines come without their ends. Empty lines are allowed only at the end of the file.
+    """
 
     def __iter__(self) -> Iterator[str]:
         """The lines; raises `InputError` when the file cannot be read."""
@@ -42,46 +110,6 @@ class Lines:
         except UnicodeDecodeError as error:
             self.number += 1
             raise self.error("expected UTF-8 text") from error
-
-    def error(self, expected: str) -> InputError:
-        """The error to raise about the current line."""
-        return InputError(f"{self.path}:{self.number}: {expected}")
-
-    def object_of(self, text: str) -> dict[str, Any]:
-        """The JSON object on the current line; raises `InputError`."""
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise self.error(f"expected one JSON object, got {shortened(text)}") from error
-        if type(value) is not dict:
-            raise self.error(f"expected one JSON object, got {shortened(text)}")
-        return value
-
-    def whole(self, row: dict[str, Any], key: str, low: int, high: int = MAX_TOKENS) -> int:
-        """The whole number ``row[key]`` within low .. high; raises `InputError`."""
-        value = row[key]
-        if type(value) is not int or not low <= value <= high:
-            raise self.error(
-                f"{key}: expected a whole number from {low} to {high}, got {shortened(value)}"
-            )
-        return value
-
-    def seconds(self, row: dict[str, Any], key: str, unit: float = 1.0) -> float:
-        """The time ``row[key]``, counted in ``unit`` seconds, as seconds; raises `InputError`."""
-        value = row[key]
-        if type(value) not in (int, float) or not 0 <= value <= MAX_SECONDS / unit:
-            raise self.error(f"{key}: expected a finite time of 0 or later, got {shortened(value)}")
-        return float(value * unit)
-
-    def keys(self, row: dict[str, Any], expected: frozenset[str]) -> None:
-        """Raise `InputError` unless ``row`` has exactly the expected keys."""
-        if row.keys() != expected:
-            missing, extra = sorted(expected - row.keys()), sorted(row.keys() - expected)
-            what = [f"without {', '.join(missing)}"] if missing else []
-            what += [f"with {shortened(', '.join(extra))}"] if extra else []
-            raise self.error(
-                f"expected the fields {', '.join(sorted(expected))}; got a row {' and '.join(what)}"
-            )
 
 
 def shortened(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from workloads.lengths import MAX_TOKENS
 from workloads.plugins import option
 from workloads.request import PrefixPath, Request
-from workloads.traces.base import Trace
+from workloads.traces.base import LineTrace
 from workloads.traces.lines import Lines, shortened
 
 _FIELDS = frozenset({"timestamp", "input_length", "output_length", "hash_ids"})
@@ -19,7 +19,7 @@ _OUTPUTS = 2**62  # branches of outputs start where hash ids end
 
 
 @dataclass(frozen=True)
-class Mooncake(Trace):
+class Mooncake(LineTrace):
     """Mooncake traces: JSONL of timestamp (ms), input_length, output_length, hash_ids.
 
     A hash id stands for one block of the prompt and all before it: equal id, equal prefix. The

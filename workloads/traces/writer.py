@@ -14,11 +14,12 @@ from workloads.traces.jsonl import FIELDS, FORMAT, VERSION
 
 
 def write_requests(workload: Workload, path: str | os.PathLike[str]) -> int:
-    """Write all requests of an open-loop ``workload`` to ``path``; returns how many.
+    """Write all requests of ``workload`` to ``path``; returns how many.
 
-    The file replays to the same requests. It appears under its name only when it is complete.
-    Raises `InputError` for a closed loop, whose requests wait for an engine, and for a file that
-    cannot be written.
+    The file replays to the same requests, those that wait for the ends of others included, and
+    what is written of the replay is the same file. It appears under its name only when it is
+    complete. Raises `InputError` for a closed loop that cannot say what waits for what, and for a
+    file that cannot be written.
     """
     target = Path(path)
     try:
@@ -40,30 +41,28 @@ def write_requests(workload: Workload, path: str | os.PathLike[str]) -> int:
 
 
 def _write(workload: Workload, file: IO[str]) -> int:
+    traffic = workload.traffic()
     # The count is known at the end only, so its place is kept free with blanks.
-    file.write(_header(workload, 0))
+    file.write(_header(workload, traffic.clients, 0))
     encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
     written = 0
-    traffic = workload.traffic()
-    for request in traffic.arrivals():
-        if any(True for _ in traffic.completed(request, request.arrival)):
-            raise InputError(
-                f"{workload.name}: cannot be written: request {request.id} sets off another one "
-                "when it ends, so the times depend on the engine"
-            )
-        file.write(encode({name: getattr(request, name) for name in FIELDS}) + "\n")
-        written += 1
+    for session in traffic.sessions():
+        for request in session:
+            row = {name: getattr(request, name) for name in FIELDS}
+            if request.after:
+                row["after"] = request.after
+            file.write(encode(row) + "\n")
+        written += len(session)
     file.seek(0)
-    file.write(_header(workload, written))
+    file.write(_header(workload, traffic.clients, written))
     return written
 
 
-def _header(workload: Workload, requests: int) -> str:
-    identity = json.dumps(workload.prefix_identity)
-    return (
-        f'{{"format": "{FORMAT}", "version": {VERSION}, "prefix_identity": {identity}, '
-        f'"requests": {requests:10}}}\n'
-    )
+def _header(workload: Workload, clients: int | None, requests: int) -> str:
+    fields = [f'"format": "{FORMAT}", "version": {VERSION}']
+    fields += [f'"prefix_identity": {json.dumps(workload.prefix_identity)}']
+    fields += [f'"clients": {clients}'] if clients is not None else []
+    return f'{{{", ".join(fields)}, "requests": {requests:10}}}\n'
 
 
 def _umask() -> int:
