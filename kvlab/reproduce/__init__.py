@@ -20,6 +20,7 @@ EXPERIMENTS = {
     "jenga-waste": "kvlab.reproduce.jenga_waste",
     "vattention-mapping": "kvlab.reproduce.vattention_mapping",
     "streamingllm-window": "kvlab.reproduce.streamingllm_window",
+    "pagedattention-fig2": "kvlab.reproduce.pagedattention_fig2",
     "mooncake-fig9": "kvlab.reproduce.mooncake_fig9",
 }
 """Module of each experiment by its name, in the order of the page."""

@@ -113,3 +113,26 @@ def test_mooncake_is_the_plain_replay_to_a_thousandth(monkeypatch):
     found = module.reproduce(CONVERSATION.parent)
     assert not found.missed, found.missed
     assert [round(rate, 4) for rate in found.curves["conversation"]["plain"]] == [0.0542, 0.1382]
+
+
+def test_published_lengths_have_the_published_means_within_the_limit():
+    import numpy as np
+
+    from kvlab.reproduce.lengths import PublishedLengths
+
+    prompts, outputs = PublishedLengths().lengths(np.random.default_rng(1), 100_000)
+    assert (prompts + outputs).max() <= 2048
+    assert prompts.mean() == pytest.approx(161.31, rel=0.02)
+    assert outputs.mean() == pytest.approx(337.99, rel=0.02)
+
+
+def test_shares_of_a_reservation_are_those_counted_request_by_request():
+    """Under Orca (Max) 7 reservations of 2,048 cells are always taken, 8.9 % fit no eighth."""
+    from kvlab.reproduce.pagedattention_fig2 import averages, served
+
+    parts, batch = averages("Orca (Max)", served("Orca (Max)", 4.0, requests=120))
+    assert sum(parts) == pytest.approx(100)
+    assert parts[3] == pytest.approx(100 - 100 * 7 * 2048 / 15728, abs=1.0)
+    assert batch == pytest.approx(7, abs=0.1)
+    oracle, _ = averages("Orca (Oracle)", served("Orca (Oracle)", 4.0, requests=120))
+    assert oracle[2] == 0
