@@ -1,0 +1,1 @@
+"""Recordings of vLLM's own scheduler and KV-cache manager, driven without a GPU."""
