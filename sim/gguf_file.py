@@ -185,12 +185,21 @@ class _Cursor:
 
     def _array(self, kind: int, n: int) -> Any:
         if kind == _STRING:
-            for _ in range(n):
-                self._skip(self.length())
+            self._skip_texts(n)
             return Strings(n)
         if kind == _ARRAY:
             return [self._array(self.scalar("I"), self.length()) for _ in range(n)]
         return list(self._numbers(self._format(kind), n))
+
+    def _skip_texts(self, n: int) -> None:
+        """Vocabularies have hundreds of thousands of strings, so this is a tight loop."""
+        size_of, data, at = struct.Struct(self.order + self.size), self._data, self.at
+        try:
+            for _ in range(n):
+                at += size_of.size + size_of.unpack_from(data, at)[0]
+        except struct.error:
+            at = len(data) + 1
+        self._skip(at - self.at)
 
     def _format(self, kind: int) -> str:
         if kind not in _SCALARS:

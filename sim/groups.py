@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sim.dtypes import KVType, kv_type
-from sim.layers import WINDOWED, AttentionSpec, LayerSpec
+from sim.layers import CROSS, WINDOWED, AttentionSpec, LayerSpec
 from sim.state import StateSpec
 
 _STATE_ELEMENT_BYTES = 4
@@ -72,10 +72,13 @@ class LayerGroup:
 
 
 def grouped(layers: Iterable[LayerSpec], windowed: bool = True) -> tuple[LayerGroup, ...]:
-    """The groups of ``layers``; see `sim.model.ModelSpec.groups`."""
+    """The groups of ``layers``; see `sim.model.ModelSpec.groups`.
+
+    Layers that attend to images (cross-attention) cache no tokens of the text and are in none.
+    """
     found: dict[LayerGroup, list[int]] = {}
     for index, layer in enumerate(layers):
-        if layer.attention is not None:
+        if layer.attention is not None and layer.attention.kind != CROSS:
             found.setdefault(_attention_group(layer.attention, windowed), []).append(index)
         if layer.state is not None:
             found.setdefault(_state_group(layer.state), []).append(index)

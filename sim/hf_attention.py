@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sim.hf_feed_forward import gated
+from sim.hf_feed_forward import gated, late_experts
 from sim.hf_fields import Fields
-from sim.layers import AttentionSpec, FeedForwardSpec, LayerSpec
+from sim.layers import CROSS, AttentionSpec, FeedForwardSpec, LayerSpec
 from workloads.errors import InputError
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
@@ -128,18 +128,34 @@ def deepseek(f: Fields) -> tuple[LayerSpec, ...]:
         rope=rope,
         q_latent=f.integer("q_lora_rank") if "q_lora_rank" in f else None,
     )
-    width = f.integer("moe_intermediate_size")
-    experts = FeedForwardSpec(
-        intermediate=width,
-        experts=f.integer("n_routed_experts"),
-        active_experts=f.integer("num_experts_per_tok"),
-        shared=f.integer("n_shared_experts", 0) * width,
-    )
-    dense, every = f.integer("first_k_dense_replace"), max(f.integer("moe_layer_freq", 1), 1)
     return tuple(
-        LayerSpec(
-            attention=compressed,
-            feed_forward=gated(f, layer) if layer < dense or layer % every else experts,
-        )
+        LayerSpec(attention=compressed, feed_forward=late_experts(f, layer))
         for layer in range(f.layers())
     )
+
+
+def exaone4_kind(f: Fields, layer: int) -> str:
+    """Windows, if there are any, as a word like LLLG says, or but on every n-th layer."""
+    pattern = f.table.get("sliding_window_pattern", 4)
+    if "sliding_window" not in f:
+        return FULL
+    if isinstance(pattern, str) and pattern:
+        return SLIDING if pattern[layer % len(pattern)] == "L" else FULL
+    return every_nth_full(4)(f, layer)
+
+
+def mllama(f: Fields) -> tuple[LayerSpec, ...]:
+    """Llama 3.2 Vision: some layers attend to the tokens of an image instead."""
+    crossing = f.integers("cross_attention_layers", [])
+    text, tokens = attention(f), f.integer("image_tokens")
+    cross = replace(text, kind=CROSS, window=tokens)
+    return tuple(
+        LayerSpec(attention=cross if layer in crossing else text, feed_forward=gated(f, layer))
+        for layer in range(f.layers())
+    )
+
+
+def image_tokens(vision: Fields) -> int:
+    """Tokens of one image: a patch grid and a class token for each of its tiles (mllama)."""
+    side = vision.integer("image_size") // max(vision.integer("patch_size"), 1)
+    return vision.integer("max_num_tiles") * (side * side + 1)

@@ -9,6 +9,7 @@ from typing import Any
 
 from sim import hf_attention as attention
 from sim import hf_feed_forward as feed_forward
+from sim import hf_gpt as gpt
 from sim import hf_state as state
 from sim.hf_fields import Fields, read_fields
 from sim.layers import LayerSpec
@@ -22,11 +23,18 @@ class _Family:
 
     layers: reader of the layers. tied: whether embedding and head are one where the file does
     not say. defaults: fields that published files leave out, with the value of their class.
+    names: what the family calls fields that others share, by their shared name.
     """
 
     layers: Callable[[Fields], tuple[LayerSpec, ...]]
     tied: bool = False
     defaults: dict[str, Any] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+
+    def fields_of(self, f: Fields) -> Fields:
+        """The fields of a config under their shared names, defaults filled in."""
+        shared = {name: f.table[own] for name, own in self.names.items() if own in f}
+        return Fields(self.defaults | f.table | shared, f.where)
 
 
 def _plain(kind_of: attention.KindOf = attention.all_full, tied: bool = False) -> _Family:
@@ -51,22 +59,40 @@ _GEMMA3 = _Family(
     },
 )
 _LLAMA4 = _Family(attention.decoder(attention.llama4_kind, feed_forward.llama4_experts))
+_MLLAMA = _Family(
+    attention.mllama,
+    defaults={"cross_attention_layers": [3, 8, 13, 18, 23, 28, 33, 38], "image_tokens": 6404},
+)
+_QWEN = _plain(attention.upper_sliding)
+_GRANITE_MOE = _Family(attention.decoder(attention.all_full, feed_forward.granite_experts))
+_UNGATED = _Family(attention.decoder(attention.all_full, feed_forward.ungated))
 _QWEN_MOE = _Family(attention.decoder(attention.upper_sliding, feed_forward.qwen_experts))
 _GPT_OSS = _Family(attention.decoder(attention.every_nth_full(2), feed_forward.local_experts))
 
 FAMILIES: dict[str, _Family] = {
+    "bamba": _Family(state.bamba),
     "cohere": _plain(tied=True),
     "cohere2": _plain(attention.every_nth_full(4), tied=True),
     "deepseek_v2": _Family(attention.deepseek),
     "deepseek_v3": _Family(attention.deepseek),
+    "exaone4": _plain(attention.exaone4_kind),
+    "falcon": _Family(gpt.falcon, tied=True, defaults={"max_position_embeddings": 2048}),
     "falcon_h1": _Family(state.falcon_h1),
     "falcon_mamba": _Family(state.mamba, tied=True),
     "gemma": _plain(tied=True),
     "gemma2": _plain(attention.every_nth_full(2), tied=True),
     "gemma3": _GEMMA3,
     "gemma3_text": _GEMMA3,
+    "glm4": _plain(),
+    "glm4_moe": _Family(attention.decoder(attention.all_full, feed_forward.late_experts)),
+    "gpt2": _Family(gpt.gpt, tied=True, names=gpt.GPT_NAMES),
+    "gpt_bigcode": _Family(gpt.gpt, tied=True, defaults={"multi_query": True}, names=gpt.GPT_NAMES),
+    "gpt_neox": _UNGATED,
     "gpt_oss": _GPT_OSS,
     "granite": _plain(),
+    "granitemoe": _GRANITE_MOE,
+    "granitemoehybrid": _Family(state.granite_hybrid),
+    "granitemoeshared": _GRANITE_MOE,
     "jamba": _Family(state.jamba),
     "kimi_k2": _Family(attention.deepseek),
     "lfm2": _Family(state.lfm2, tied=True),
@@ -75,15 +101,33 @@ FAMILIES: dict[str, _Family] = {
     "llama4_text": _LLAMA4,
     "mamba": _Family(state.mamba, tied=True),
     "mamba2": _Family(state.mamba2),
+    "minimax_m2": _Family(attention.decoder(attention.all_full, feed_forward.local_experts)),
     "mistral": _plain(attention.all_sliding),
     "mixtral": _Family(attention.decoder(attention.all_sliding, feed_forward.local_experts)),
+    "mllama": _MLLAMA,
+    "mllama_text_model": _MLLAMA,
+    "nemotron_h": _Family(state.nemotron_h),
     "olmo2": _plain(),
+    "olmo3": _plain(attention.every_nth_full(4)),
+    "olmoe": _Family(
+        attention.decoder(attention.all_full, feed_forward.local_experts),
+        names={"num_local_experts": "num_experts"},
+    ),
     "opt": _Family(_opt, tied=True),
+    "phi": _UNGATED,
     "phi3": _plain(attention.all_sliding),
-    "qwen2": _plain(attention.upper_sliding),
+    "phimoe": _Family(attention.decoder(attention.all_sliding, feed_forward.local_experts)),
+    "qwen2": _QWEN,
+    "qwen2_5_vl": _QWEN,
+    "qwen2_5_vl_text": _QWEN,
     "qwen2_moe": _QWEN_MOE,
-    "qwen3": _plain(attention.upper_sliding),
+    "qwen3": _QWEN,
     "qwen3_moe": _QWEN_MOE,
+    "qwen3_next": _Family(state.qwen3_next),
+    "qwen3_vl": _QWEN,
+    "qwen3_vl_text": _QWEN,
+    "smollm3": _plain(attention.upper_sliding, tied=True),
+    "stablelm": _plain(),
     "starcoder2": _Family(
         attention.decoder(attention.all_sliding, feed_forward.ungated), tied=True
     ),
@@ -116,6 +160,8 @@ def model_from_fields(f: Fields, name: str) -> ModelSpec:
     model_type = f.table.get("model_type")
     if "text_config" in f:
         shared = {key: f.table[key] for key in _OUTER_FIELDS if key in f}
+        if model_type == "mllama" and "vision_config" in f:
+            shared["image_tokens"] = attention.image_tokens(f.inner("vision_config"))
         f = f.inner("text_config")
         f = Fields(shared | f.table, f.where)
         model_type = f.table.get("model_type", model_type)
@@ -123,7 +169,7 @@ def model_from_fields(f: Fields, name: str) -> ModelSpec:
     if family is None:
         _require_plain(f, model_type)
         family = _plain(_listed_only)
-    f = Fields(family.defaults | f.table, f.where)
+    f = family.fields_of(f)
     try:
         return ModelSpec(
             name=name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sim.hf_fields import Fields
 from sim.layers import FeedForwardSpec
 
@@ -54,4 +56,32 @@ def llama4_experts(f: Fields, layer: int) -> FeedForwardSpec:
         experts=f.integer("num_local_experts"),
         active_experts=f.integer("num_experts_per_tok"),
         shared=f.integer("intermediate_size"),
+    )
+
+
+def granite_experts(f: Fields, layer: int) -> FeedForwardSpec:
+    """Routed experts, if any, and one that every token visits (Granite 3 and 4)."""
+    shared = f.integer("shared_intermediate_size", 0)
+    if not f.integer("num_local_experts", 0):
+        return FeedForwardSpec(intermediate=shared)
+    return replace(local_experts(f, layer), shared=shared)
+
+
+def late_experts(f: Fields, layer: int) -> FeedForwardSpec:
+    """Routed and shared experts after the first dense layers (DeepSeek V2 and V3, GLM 4.5)."""
+    dense, every = f.integer("first_k_dense_replace"), max(f.integer("moe_layer_freq", 1), 1)
+    if layer < dense or layer % every:
+        return gated(f, layer)
+    return routed(f)
+
+
+def routed(f: Fields) -> FeedForwardSpec:
+    """The experts of a layer, by the names that DeepSeek has given them."""
+    width = f.integer("moe_intermediate_size")
+    shared = f.integer("n_shared_experts", 0) * width
+    return FeedForwardSpec(
+        intermediate=width,
+        experts=f.integer("n_routed_experts"),
+        active_experts=f.integer("num_experts_per_tok"),
+        shared=f.integer("moe_shared_expert_intermediate_size", shared),
     )

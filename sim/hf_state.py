@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sim.hf_attention import FULL, attention, layer_kinds
-from sim.hf_feed_forward import gated
+from sim.hf_feed_forward import gated, granite_experts, qwen_experts, routed
 from sim.hf_fields import Fields
 from sim.layers import FeedForwardSpec, LayerSpec
 from sim.state import StateSpec
+from workloads.errors import InputError
 
 _CONV = "conv"
+_LINEAR = ("mamba", "linear_attention")
+_FULL = ("attention", FULL)
 
 
 def mamba(f: Fields) -> tuple[LayerSpec, ...]:
@@ -50,6 +55,105 @@ def falcon_h1(f: Fields) -> tuple[LayerSpec, ...]:
     )
     layer = LayerSpec(attention=attention(f), state=state, feed_forward=gated(f, 0))
     return (layer,) * f.layers()
+
+
+def granite_hybrid(f: Fields) -> tuple[LayerSpec, ...]:
+    """Granite 4: Mamba 2 on most layers, attention on those that are listed."""
+    state = _mamba2_of_n(f)
+    kinds = layer_kinds(f, lambda f, layer: _FULL[0], (*_LINEAR, *_FULL))
+    return tuple(
+        LayerSpec(
+            attention=attention(f) if kind in _FULL else None,
+            state=state if kind in _LINEAR else None,
+            feed_forward=granite_experts(f, layer),
+        )
+        for layer, kind in enumerate(kinds)
+    )
+
+
+def bamba(f: Fields) -> tuple[LayerSpec, ...]:
+    """Mamba 2, and attention on the layers of ``attn_layer_indices``."""
+    listed, state, dense = f.integers("attn_layer_indices", []), _mamba2_of_n(f), gated(f, 0)
+    return tuple(
+        LayerSpec(
+            attention=attention(f) if layer in listed else None,
+            state=None if layer in listed else state,
+            feed_forward=dense,
+        )
+        for layer in range(f.layers())
+    )
+
+
+def _mamba2_of_n(f: Fields) -> StateSpec:
+    return StateSpec(
+        kind="mamba2",
+        d_inner=f.integer("mamba_expand", 2) * f.integer("hidden_size"),
+        d_state=f.integer("mamba_d_state"),
+        d_conv=f.integer("mamba_d_conv"),
+        heads=f.integer("mamba_n_heads"),
+        groups=f.integer("mamba_n_groups"),
+    )
+
+
+def nemotron_h(f: Fields) -> tuple[LayerSpec, ...]:
+    """One thing a layer, by the letters of a pattern: Mamba 2, attention, feed-forward, experts."""
+    pattern = f.table.get("hybrid_override_pattern")
+    if not isinstance(pattern, str) or len(pattern) != f.layers():
+        raise InputError(
+            f"{f.where}: field 'hybrid_override_pattern' must have a letter for each of the "
+            f"{f.layers()} layers, not {pattern!r}"
+        )
+    made: dict[str, LayerSpec] = {}
+    for letter in pattern:
+        if letter not in made:
+            made[letter] = _nemotron_layer(f, letter)
+    return tuple(made[letter] for letter in pattern)
+
+
+def _nemotron_layer(f: Fields, letter: str) -> LayerSpec:
+    if letter == "M":
+        state = StateSpec(
+            kind="mamba2",
+            d_inner=f.integer("mamba_num_heads") * f.integer("mamba_head_dim"),
+            d_state=f.integer("ssm_state_size"),
+            d_conv=f.integer("conv_kernel"),
+            heads=f.integer("mamba_num_heads"),
+            groups=f.integer("n_groups"),
+        )
+        return LayerSpec(state=state)
+    if letter == "*":
+        return LayerSpec(attention=attention(f))
+    if letter == "-":
+        return LayerSpec(feed_forward=replace(gated(f, 0), gated=False))
+    if letter == "E":
+        return LayerSpec(feed_forward=replace(routed(f), gated=False))
+    raise InputError(f"{f.where}: field 'hybrid_override_pattern' has the unknown {letter!r}")
+
+
+def qwen3_next(f: Fields) -> tuple[LayerSpec, ...]:
+    """Gated delta rule on all but every ``full_attention_interval``-th layer, experts on all."""
+    heads = f.integer("linear_num_value_heads")
+    state = StateSpec(
+        kind="deltanet",
+        d_inner=heads * f.integer("linear_value_head_dim"),
+        d_state=f.integer("linear_key_head_dim"),
+        d_conv=f.integer("linear_conv_kernel_dim"),
+        heads=heads,
+        groups=f.integer("linear_num_key_heads"),
+    )
+
+    def kind_of(f: Fields, layer: int) -> str:
+        interval = max(f.integer("full_attention_interval", 4), 1)
+        return _LINEAR[1] if (layer + 1) % interval else FULL
+
+    return tuple(
+        LayerSpec(
+            attention=attention(f) if kind == FULL else None,
+            state=None if kind == FULL else state,
+            feed_forward=qwen_experts(f, layer),
+        )
+        for layer, kind in enumerate(layer_kinds(f, kind_of, (_LINEAR[1], FULL)))
+    )
 
 
 def jamba(f: Fields) -> tuple[LayerSpec, ...]:

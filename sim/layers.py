@@ -9,7 +9,8 @@ from sim.state import StateSpec
 from workloads.errors import InputError
 
 WINDOWED = ("swa", "chunked")
-ATTENTION_KINDS = ("full", *WINDOWED)
+CROSS = "cross"
+ATTENTION_KINDS = ("full", *WINDOWED, CROSS)
 
 MAX_LAYERS = 10_000
 """More layers than any model has: a file that asks for more has a mistake in it."""
@@ -19,8 +20,9 @@ MAX_LAYERS = 10_000
 class AttentionSpec:
     """Attention of one layer.
 
-    kind: ``full``, ``swa`` (a token sees the last ``window`` tokens, itself included) or
-        ``chunked`` (it sees its own chunk of ``window`` tokens).
+    kind: ``full``, ``swa`` (a token sees the last ``window`` tokens, itself included),
+        ``chunked`` (it sees its own chunk of ``window`` tokens) or ``cross`` (it sees the
+        ``window`` tokens of an image, and nothing of the text).
     heads, kv_heads: query heads, and heads of K and V (fewer: GQA; one: MQA).
     head_dim_k, head_dim_v: elements of one head of K (and Q) and of V.
     latent, rope: with MLA, elements of the compressed K/V and of the shared rotary key. A token
@@ -52,8 +54,8 @@ class AttentionSpec:
         )
         if self.heads % self.kv_heads:
             raise InputError(f"heads ({self.heads}) must be a multiple of kv_heads={self.kv_heads}")
-        if (self.kind in WINDOWED) != (self.window is not None):
-            wanted = "needs" if self.kind in WINDOWED else "takes no"
+        if (self.kind != "full") != (self.window is not None):
+            wanted = "needs" if self.kind != "full" else "takes no"
             raise InputError(f"attention kind {self.kind!r} {wanted} window")
         if (self.latent is None) != (self.rope is None):
             raise InputError("latent and rope (MLA) must be given together")

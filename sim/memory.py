@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -9,8 +10,9 @@ from typing import TypeAlias
 from sim.checks import require_positive
 from sim.context import context_sizes, padded
 from sim.dtypes import KVType
+from sim.dtypes import kv_type as kv_type_of
 from sim.groups import LayerGroup, grouped
-from sim.layers import AttentionSpec, LayerSpec
+from sim.layers import CROSS, AttentionSpec, LayerSpec
 from sim.model import NO_LIMIT, ModelSpec
 
 Geometry: TypeAlias = "ModelSpec | Iterable[LayerSpec]"
@@ -21,9 +23,10 @@ Geometry: TypeAlias = "ModelSpec | Iterable[LayerSpec]"
 class MemoryRow:
     """The cache of one layer group.
 
-    kind, window: as in `LayerGroup`. layers: how many. cells: tokens that each layer holds over
-    all sequences; in a recurrent group states, one a sequence. bytes_k, bytes_v: over all layers;
-    in a recurrent group of the convolution's memory and of the scan's state.
+    kind, window: as in `LayerGroup`, or ``cross`` and the tokens of an image. layers: how many.
+    cells: tokens that each layer holds over all sequences; in a recurrent group states, one a
+    sequence. bytes_k, bytes_v: over all layers; in a recurrent group of the convolution's memory
+    and of the scan's state.
     """
 
     kind: str
@@ -72,6 +75,7 @@ def memory_report(
     swa_full: bool = False,
     block_size: int | None = None,
     unified: bool = False,
+    images: int = 0,
 ) -> MemoryReport:
     """The caches for ``sequences`` sequences of up to ``context`` tokens each.
 
@@ -79,7 +83,8 @@ def memory_report(
     physical batch; ``unified`` puts all sequences into one array of cells. With ``block_size``
     they are the blocks that vLLM reserves for that many longest requests, ``ubatch`` being the
     tokens of one step (``kv_cache_interface.py``, ``max_memory_usage_bytes``). ``swa_full``
-    caches windowed layers in full. V has K's type unless told. Raises `InputError`.
+    caches windowed layers in full. ``images``: images of each sequence, whose K and V the layers
+    with cross-attention keep. V has K's type unless told. Raises `InputError`.
     """
     require_positive(context=context, sequences=sequences, ubatch=ubatch, block_size=block_size)
     rows = []
@@ -96,6 +101,7 @@ def memory_report(
         bytes_k = cells * group.k_bytes(kv_type)
         bytes_v = cells * group.v_bytes(kv_type if kv_type_v is None else kv_type_v)
         rows.append(_row(group, cells, bytes_k, bytes_v))
+    rows += _image_rows(_layers(model), images * sequences, kv_type, kv_type_v)
     return MemoryReport(context, sequences, tuple(rows))
 
 
@@ -109,17 +115,19 @@ def tokens_that_fit(
     swa_full: bool = False,
     block_size: int | None = None,
     unified: bool = False,
+    images: int = 0,
 ) -> int | None:
     """The longest context (tokens of each sequence) whose `memory_report` is within ``n_bytes``.
 
     0 where not even one token fits; None where the bytes suffice for any context, since nothing
     that is cached grows with it. Raises `InputError`.
     """
-    layers = model.layers if isinstance(model, ModelSpec) else tuple(model)
+    layers = _layers(model)
 
     def fits(context: int) -> bool:
         report = memory_report(
-            layers, context, sequences, ubatch, kv_type, kv_type_v, swa_full, block_size, unified
+            *(layers, context, sequences, ubatch, kv_type, kv_type_v, swa_full, block_size),
+            *(unified, images),
         )
         return report.bytes <= n_bytes
 
@@ -137,6 +145,28 @@ def tokens_that_fit(
 
 def _groups(model: Geometry) -> tuple[LayerGroup, ...]:
     return model.groups() if isinstance(model, ModelSpec) else grouped(model)
+
+
+def _layers(model: Geometry) -> tuple[LayerSpec, ...]:
+    return model.layers if isinstance(model, ModelSpec) else tuple(model)
+
+
+def _image_rows(
+    layers: Iterable[LayerSpec],
+    images: int,
+    type_k: str | KVType,
+    type_v: str | KVType | None,
+) -> list[MemoryRow]:
+    """One row for all layers alike that attend to images."""
+    crossing = Counter(layer.attention for layer in layers if layer.kind == CROSS)
+    rows = []
+    for part, n in crossing.items() if images else ():
+        if part is not None:
+            cells = images * (part.window or 0)
+            bytes_k = n * cells * kv_type_of(type_k).bytes_of(part.k_elements)
+            bytes_v = n * cells * kv_type_of(type_v or type_k).bytes_of(part.v_elements)
+            rows.append(MemoryRow(CROSS, part.window or 0, n, cells, bytes_k, bytes_v))
+    return rows
 
 
 def _row(group: LayerGroup, cells: int, bytes_k: int, bytes_v: int) -> MemoryRow:

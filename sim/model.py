@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from sim.checks import require_positive
-from sim.dtypes import KVType
+from sim.dtypes import KVType, kv_type
 from sim.groups import LayerGroup, grouped
-from sim.layers import AttentionSpec, FeedForwardSpec, LayerSpec
+from sim.layers import CROSS, AttentionSpec, FeedForwardSpec, LayerSpec
 from sim.state import StateSpec
 from workloads.errors import InputError
 
@@ -94,11 +94,30 @@ class ModelSpec:
             count * part.experts * part.expert_parameters(self.hidden)
             for part, count in self._expert_layers
         )
-        return self._looked_up + self._common_parameters + experts
+        images = sum(layer.common_parameters(self.hidden) for layer in self.image_layers)
+        return self._looked_up + self._common_parameters + experts + images
+
+    @property
+    def image_layers(self) -> tuple[LayerSpec, ...]:
+        """Layers that attend to an image. Text alone, as requests are here, passes them over."""
+        return tuple(layer for layer in self.layers if layer.kind == CROSS)
+
+    def image_bytes(
+        self, kv_type_k: str | KVType = "f16", kv_type_v: str | KVType | None = None
+    ) -> int:
+        """Bytes of K and V of one image in all layers that attend to it."""
+        type_k, type_v = kv_type(kv_type_k), kv_type(kv_type_k if kv_type_v is None else kv_type_v)
+        attention = (layer.attention for layer in self.image_layers)
+        return sum(
+            (part.window or 0)
+            * (type_k.bytes_of(part.k_elements) + type_v.bytes_of(part.v_elements))
+            for part in attention
+            if part is not None
+        )
 
     @cached_property
     def active_parameters(self) -> int:
-        """`parameters` less the experts that a token does not visit."""
+        """`parameters` less what a token does not visit: other experts, layers for images."""
         experts = sum(
             count * part.active_experts * part.expert_parameters(self.hidden)
             for part, count in self._expert_layers
@@ -140,7 +159,7 @@ class ModelSpec:
     @cached_property
     def _common_parameters(self) -> int:
         """Elements that every token is multiplied with: head, layers, not the routed experts."""
-        layers = Counter(self.layers).items()
+        layers = Counter(layer for layer in self.layers if layer.kind != CROSS).items()
         return self.embedding_parameters + sum(
             count * layer.common_parameters(self.hidden) for layer, count in layers
         )

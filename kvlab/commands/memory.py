@@ -17,7 +17,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def memory(
-    model: str | None = typer.Option(None, help="Built-in model, GGUF file, config.json or TOML file."),
+    model: str | None = typer.Option(
+        None, help="Built-in model, config.json, GGUF file or TOML file."
+    ),
     layers: int | None = typer.Option(None, min=1, help="Layers, instead of a model."),
     kv_heads: int | None = typer.Option(None, min=1, help="K/V heads, instead of a model."),
     head_dim: int | None = typer.Option(None, min=1, help="Elements of a head, likewise."),
@@ -29,6 +31,9 @@ def memory(
     kv_type_v: str | None = typer.Option(None, help="Type of V where it differs."),
     block_size: int | None = typer.Option(
         None, min=1, help="Block tables with blocks of so many tokens, instead of llama.cpp cells."
+    ),
+    images: int = typer.Option(
+        0, min=0, help="Images of each sequence, for layers that attend to images."
     ),
     unified: bool = typer.Option(False, "--unified", help="One cache for all sequences."),
     json: bool = typer.Option(False, "--json", help="Print one JSON object on stdout."),
@@ -57,6 +62,7 @@ def memory(
         "kv_type_v": kv_type_v,
         "block_size": block_size,
         "unified": unified,
+        "images": images,
     }
     if context is None:
         fitting = tokens_that_fit(geometry, _bytes_of(kv_memory or ""), **same)

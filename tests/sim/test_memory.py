@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from sim.context import context_sizes
 from sim.dtypes import kv_type
+from sim.layers import AttentionSpec, LayerSpec
 from sim.memory import memory_report, plain_layers, tokens_that_fit
 from sim.model_files import model_of
 from workloads.errors import InputError
@@ -54,6 +56,19 @@ def test_states_do_not_grow_with_the_context() -> None:
     assert (row.kind, row.cells, row.bytes) == ("recurrent", 4, 4 * model.state_bytes)
     assert tokens_that_fit(model, 4 * model.state_bytes, sequences=4) is None
     assert tokens_that_fit(model, 4 * model.state_bytes - 1, sequences=4) == 0
+
+
+def test_images_are_kept_beside_the_text() -> None:
+    attention = AttentionSpec(heads=8, kv_heads=8, head_dim_k=128, head_dim_v=128)
+    image = replace(attention, kind="cross", window=6404)
+    layers = [LayerSpec(attention=attention)] * 32 + [LayerSpec(attention=image)] * 8
+    text = memory_report(layers, 1024)
+    assert [row.kind for row in text.rows] == ["full"]
+    row = memory_report(layers, 1024, sequences=2, images=3).rows[-1]
+    assert (row.kind, row.layers, row.cells) == ("cross", 8, 6 * 6404)
+    assert row.bytes == 8 * 6 * 6404 * 2 * 8 * 128 * 2
+    room = text.bytes + memory_report(layers, 1024, images=1).rows[-1].bytes
+    assert tokens_that_fit(layers, room, images=1) == 1024
 
 
 def test_blocks_of_vllm() -> None:
