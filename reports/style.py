@@ -1,7 +1,8 @@
 """How figures look: a colour, a dash and a marker for each policy, the same in every figure.
 
-The colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart; dashes
-and markers say the same once more for readers of grey print.
+The colours are those of Okabe and Ito (2008), which colour-blind readers can tell apart, with an
+olive for their yellow, which is lost on white; dashes and markers say the same once more for
+readers of grey print.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+OLIVE, BLUE, VERMILION, PURPLE = "#7F7A1D", "#0072B2", "#D55E00", "#CC79A7"
 
 Dash = tuple[float, tuple[float, ...]]
 
@@ -49,7 +50,7 @@ _KNOWN = {
     "iswa": Look(VERMILION, LONG_DOT, "D"),
     "recurrent": Look(PURPLE, DASHED, "v"),
     "hybrid": Look(SKY, SOLID, "P"),
-    "summary": Look(YELLOW, DASH_DOT, "*"),
+    "summary": Look(OLIVE, DASH_DOT, "*"),
 }
 
 _COLORS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)

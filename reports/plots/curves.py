@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -13,8 +13,12 @@ from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
 from reports.style import BLACK, DOTTED, Dash, Look, label_of
 
-_LINE_CHARACTERS = 100
+Which = Literal["x", "y"]
+Kind = Literal["linear", "log2", "log10"]
+
+_LINE_CHARACTERS = 115
 _CHARACTERS_OF_A_HANDLE = 11
+_SPREAD_FOR_LOG = 50.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Scale:
     """An axis: its label, how it is spaced, and where it has ticks (all of them where given)."""
 
     label: str
-    kind: Literal["linear", "log2", "log10"] = "linear"
+    kind: Kind = "linear"
     ticks: Sequence[float] = ()
     names: Sequence[str] = ()
     share: bool = False
@@ -68,8 +72,8 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], x: Scale, y: Scale) -> None
             axes.fill_between(
                 curve.x, curve.low, curve.high, color=curve.look.color, alpha=0.18, linewidth=0
             )
-    _scale(axes, "x", x)
-    _scale(axes, "y", y)
+    _apply(axes, "x", x)
+    _apply(axes, "y", y)
 
 
 def draw_limits(axes: Axes, limits: Sequence[Limit]) -> None:
@@ -86,41 +90,50 @@ def draw_limits(axes: Axes, limits: Sequence[Limit]) -> None:
         )
 
 
-def _scale(axes: Axes, which: Literal["x", "y"], scale: Scale) -> None:
+def set_scale(axes: Axes, which: Which, kind: Kind) -> None:
+    """How an axis is spaced; logarithmic ones get plain numbers at their ticks."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     set_scale = axes.set_xscale if which == "x" else axes.set_yscale
-    axis.set_label_text(scale.label)
-    if scale.kind == "log2":
+    if kind == "log2":
         set_scale("log", base=2)
-    elif scale.kind == "log10":
+    elif kind == "log10":
         set_scale("log")
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    if scale.kind != "linear":
+    if kind != "linear":
         axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter("{x:.0%}" if scale.share else "{x:,g}")
+    axis.set_major_formatter("{x:,g}")
+
+
+def _apply(axes: Axes, which: Which, scale: Scale) -> None:
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_label_text(scale.label)
+    set_scale(axes, which, scale.kind)
+    if scale.share:
+        axis.set_major_formatter("{x:.0%}")
     if len(scale.ticks):
         axis.set_ticks(list(scale.ticks), list(scale.names) or [f"{t:,g}" for t in scale.ticks])
         axis.set_minor_locator(NullLocator())
 
 
-def curve_legend(figure: Figure, entries: Sequence[tuple[str, Look, bool]]) -> None:
-    """One legend above all panels, of (label, look, joined), long enough to show the dashes."""
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=look.color,
-            linestyle=look.dash if joined else "none",
-            marker=look.marker,
-            markersize=4 if joined else 7,
-            markerfacecolor=look.color if joined else "none",
-        )
-        for _, look, joined in entries
-    ]
-    names = [label_of(label, 48) for label, _, _ in entries]
+def curve_handle(curve: Curve) -> Line2D:
+    """What stands for a curve in a legend."""
+    return Line2D(
+        [],
+        [],
+        color=curve.look.color,
+        linestyle=curve.look.dash if curve.joined else "none",
+        marker=curve.look.marker,
+        markersize=4 if curve.joined else 7,
+        markerfacecolor=curve.look.color if curve.joined else "none",
+    )
+
+
+def legend_above(figure: Figure, handles: Mapping[str, Line2D]) -> None:
+    """One legend above all panels, by label, long enough to show the dashes."""
+    names = [label_of(label, 48) for label in handles]
     columns = _LINE_CHARACTERS // (max(map(len, names)) + _CHARACTERS_OF_A_HANDLE)
     figure.legend(
-        handles,
+        list(handles.values()),
         names,
         loc="outside upper center",
         ncols=max(1, min(columns, len(names))),
@@ -142,8 +155,13 @@ def figure_of_curves(
     draw_limits(axes, limits)
     if y.kind == "linear":
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    curve_legend(figure, [(curve.label, curve.look, curve.joined) for curve in curves])
+    legend_above(figure, {curve.label: curve_handle(curve) for curve in curves})
     return figure
+
+
+def spreads_widely(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis shows these values better: all positive and far apart."""
+    return bool(len(values)) and min(values) > 0 and max(values) > _SPREAD_FOR_LOG * min(values)
 
 
 def dashed(look: Look, dash: Dash) -> Look:
