@@ -77,15 +77,18 @@ class Setting(BaseModel):
         per_token = model.token_bytes(self.kv_type, self.kv_type_v)
         if self.kv_memory is not None and self.kv_tokens is not None:
             raise InputError("kv_memory and kv_tokens say the same thing twice: give one of them")
+        if self.kv_tokens is not None and not per_token:
+            raise InputError(f"kv_tokens: {model.name} keeps states, no tokens: give kv_memory")
         if self.kv_tokens is not None:
             n_bytes = self.kv_tokens * per_token
         elif self.kv_memory is not None:
             n_bytes = int(self.kv_memory)
         else:
             n_bytes = self._left_beside_weights(model.weight_bytes)
-        if n_bytes < per_token or not per_token:
+        smallest, what = (per_token, "token") if per_token else (model.state_bytes, "state")
+        if n_bytes < smallest:
             raise InputError(
-                f"{n_bytes} bytes of K/V memory hold no token of {model.name} ({per_token} bytes)"
+                f"{n_bytes} bytes of K/V memory hold no {what} of {model.name} ({smallest} bytes)"
             )
         return Budget(
             model=model,
@@ -148,8 +151,9 @@ class Comparison(Setting):
 
 
 def _line_of(error: ValidationError, cls: type[BaseModel]) -> str:
-    """The first complaint of pydantic as one line."""
-    first = error.errors()[0]
+    """The first complaint of pydantic as one line; an unknown field explains a missing one."""
+    found = error.errors()
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         inner = _model_at(cls, first["loc"][:-1])

@@ -104,8 +104,10 @@ class Study(Comparison):
     def _check(self) -> None:
         axes = self.axes()
         _one_of("compared", self.compared_axis(), (axis.name for axis in axes))
-        for name in (*self.metrics, *self.tolerances):
+        for name in self.metrics:
             _one_of("metrics", name, metric_names())
+        for name in self.tolerances:
+            _one_of("tolerances", name, metric_names())
         for plot in self.plots:
             self._check_plot(plot, [axis.name for axis in axes])
         if self.capacity is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import kvlab
 from kvlab.config import RunConfig
 from kvlab.study.capacity import Found, Search, search, searches_of
+from kvlab.study.orphans import end_with
 from kvlab.study.points import Point, points_of
 from kvlab.study.schema import Study
 from reports.results import RunResult
@@ -21,6 +23,8 @@ from workloads.errors import InputError
 Done = Callable[[int, int], None]
 """Called with the number of points that are done and that there are."""
 
+DASK_TIMEOUT_S = 10.0
+"""So long may it take to reach a Dask scheduler."""
 ROUNDS_WITHOUT_PROGRESS = 2
 """So many times in a row may workers die before any of them finishes a point."""
 
@@ -131,13 +135,17 @@ def _outcomes(tasks: Iterable[Task], jobs: int) -> Iterator[tuple[str, Outcome]]
 
     # One at a time: with batches, finished points would wait for unfinished ones.
     parallel = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
-    yield from parallel(delayed(outcome_of)(task) for task in list(tasks))
+    yield from parallel(delayed(outcome_of)(task, os.getpid()) for task in list(tasks))
 
 
-def outcome_of(task: Task) -> tuple[str, Outcome]:
-    """Run one point or search wherever this is called; what goes wrong is an outcome too."""
+def outcome_of(task: Task, caller: int) -> tuple[str, Outcome]:
+    """Run one point or search wherever this is called; what goes wrong is an outcome too.
+
+    caller: id of the process that waits for it.
+    """
     from kvlab.running import run
 
+    end_with(caller)
     try:
         if isinstance(task, Search):
             return task.id, search(task)
@@ -174,7 +182,7 @@ def _workers(address: str | None) -> AbstractContextManager[Any]:
     from joblib import parallel_config
 
     try:
-        client = distributed.Client(address, timeout=10, set_as_default=False)
+        client = distributed.Client(address, timeout=DASK_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"--dask {address}: cannot be reached: {error}") from error
     versions = set(client.run(_version).values())
