@@ -111,10 +111,11 @@ def _draw_groups(rng: Random, kind: str, config: Record) -> None:
             "kind": "chunked_local",
             "chunk": size * rng.choice((1, 2, 3, 4, 8)),
         }
-        shape = rng.choice(("alone", "pair", "four"))
-        many = {"alone": 1, "pair": 1, "four": 3}[shape]
-        full = [] if shape == "alone" else [{"block_size": size, "kind": "full"}]
-        config["groups"] = [*full, *(dict(chunk) for _ in range(many))]
+        full, chunked = rng.choice(((0, 1), (1, 1), (1, 3)))
+        config["groups"] = [
+            *({"block_size": size, "kind": "full"} for _ in range(full)),
+            *(dict(chunk) for _ in range(chunked)),
+        ]
     elif kind == "mamba":
         mode = rng.choice(("none", "all", "align"))
         config["mamba_cache_mode"] = mode

@@ -31,11 +31,11 @@ def require_vllm() -> str:
 class Engine:
     """A scheduler set up as the ``config`` of a header says."""
 
-    def __init__(self, config: Record) -> None:
+    def __init__(self, config: Record, log_stats: bool = True) -> None:
         from vllm.utils.hashing import sha256
         from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 
-        self.scheduler = _scheduler(config)
+        self.scheduler = _scheduler(config, log_stats)
         self.manager = self.scheduler.kv_cache_manager
         self.pool = self.manager.block_pool
         init_none_hash(sha256)
@@ -53,6 +53,10 @@ class Engine:
 
     def add(self, record: Record) -> None:
         """Add the request of a ``req`` record."""
+        self.scheduler.add_request(self.request(record))
+
+    def request(self, record: Record) -> Any:
+        """vLLM's request for a ``req`` record, prompt hashed, to be added later."""
         from vllm.sampling_params import SamplingParams
         from vllm.v1.request import Request
 
@@ -61,17 +65,15 @@ class Engine:
         )
         params.skip_reading_prefix_cache = record["skip_cache_read"]
         self._outputs[record["id"]] = expanded(record["output"])
-        self.scheduler.add_request(
-            Request(
-                request_id=record["id"],
-                prompt_token_ids=expanded(record["prompt"]),
-                sampling_params=params,
-                pooling_params=None,
-                arrival_time=record["arrival_time"],
-                cache_salt=record["salt"],
-                priority=record["priority"],
-                block_hasher=self._hasher,
-            )
+        return Request(
+            request_id=record["id"],
+            prompt_token_ids=expanded(record["prompt"]),
+            sampling_params=params,
+            pooling_params=None,
+            arrival_time=record["arrival_time"],
+            cache_salt=record["salt"],
+            priority=record["priority"],
+            block_hasher=self._hasher,
         )
 
     def abort(self, name: str) -> None:
@@ -80,13 +82,15 @@ class Engine:
 
         self.scheduler.finish_requests([name], RequestStatus.FINISHED_ABORTED)
 
-    def step(self) -> tuple[Any, list[list[Any]], list[list[Any]], Any]:
-        """Schedule, sample, update: vLLM's output, samples, finished ones, cache statistics."""
-        output = self.scheduler.schedule()
-        return (output, *self.finish_step(output))
-
     def finish_step(self, output: Any) -> tuple[list[list[Any]], list[list[Any]], Any]:
-        """The second half of `step`: (id, token) sampled, (id, reason) finished, statistics."""
+        """After ``schedule()``: (id, token) sampled, (id, reason) finished, cache statistics."""
+        sampled, made = self.tokens_of(output)
+        told = self.scheduler.update_from_output(output, made)
+        stats = next((each.scheduler_stats for each in told.values() if each.scheduler_stats), None)
+        return sampled, self.finished_of(told), None if stats is None else stats.prefix_cache_stats
+
+    def tokens_of(self, output: Any) -> tuple[list[list[Any]], Any]:
+        """A token for everybody whose tokens are all computed: as (id, token), and as output."""
         from vllm.v1.outputs import ModelRunnerOutput
 
         names = list(output.num_scheduled_tokens)
@@ -104,15 +108,17 @@ class Engine:
             req_id_to_index={name: index for index, name in enumerate(names)},
             sampled_token_ids=tokens,
         )
-        told = self.scheduler.update_from_output(output, made)
-        finished = [
+        return sampled, made
+
+    @staticmethod
+    def finished_of(told: dict[int, Any]) -> list[list[Any]]:
+        """(id, reason) of everybody who finished, from what the scheduler tells the front end."""
+        return [
             [each.request_id, str(each.finish_reason)]
             for outputs in told.values()
             for each in outputs.outputs
             if each.finish_reason is not None
         ]
-        stats = next((each.scheduler_stats for each in told.values() if each.scheduler_stats), None)
-        return sampled, finished, None if stats is None else stats.prefix_cache_stats
 
 
 class Watch:
@@ -168,7 +174,7 @@ def _after(owner: Any, name: str, note: Callable[..., None]) -> None:
     setattr(owner, name, noted)
 
 
-def _scheduler(config: Record) -> Any:
+def _scheduler(config: Record, log_stats: bool) -> Any:
     """vLLM's scheduler with its real configs; of the model only the lengths matter here."""
     from vllm.config import CacheConfig, ObservabilityConfig, ParallelConfig, SchedulerConfig
     from vllm.v1.core.sched.scheduler import Scheduler
@@ -221,23 +227,22 @@ def _scheduler(config: Record) -> Any:
         structured_output_manager=SimpleNamespace(should_advance=lambda _: False),
         block_size=config["block_size"],
         mm_registry=SimpleNamespace(supports_multimodal_inputs=lambda _: False),
-        log_stats=True,
+        log_stats=log_stats,
     )
 
 
 def _spec(group: Record, mamba_cache_mode: str) -> Any:
-    import torch
     from vllm.v1 import kv_cache_interface as kinds
 
-    size = group["block_size"]
+    size, dtype = group["block_size"], kinds.torch.float32
     if group["kind"] == "mamba":
         return kinds.MambaSpec(
             block_size=size,
             shapes=((1,),),
-            dtypes=(torch.float32,),
+            dtypes=(dtype,),
             mamba_cache_mode=mamba_cache_mode,
         )
-    shape = {"block_size": size, "num_kv_heads": 1, "head_size": 1, "dtype": torch.float32}
+    shape = {"block_size": size, "num_kv_heads": 1, "head_size": 1, "dtype": dtype}
     if group["kind"] == "swa":
         return kinds.SlidingWindowSpec(**shape, sliding_window=group["window"])
     if group["kind"] == "chunked_local":

@@ -19,7 +19,8 @@ def run(*args: str):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--engine", "vllm"], "--engine vllm: expected llama.cpp"),
+        (["--engine", "ollama"], "--engine ollama: expected llama.cpp or vllm"),
+        (["--engine", "vllm", "--kind", "huge"], "--kind huge: expected one of full_nocache, "),
         (["--model", "lama"], "--model lama: expected one of llama, gemma2"),
         (["--layout", "ring"], "--layout ring: expected one of unified, streams, both"),
         (["--profile", "busy"], "--profile busy: expected one of mixed, fill, all"),
