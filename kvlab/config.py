@@ -11,6 +11,7 @@ from sim.budget import Budget
 from sim.hardware import hardware_of
 from sim.metrics import Objectives
 from sim.model_files import model_of
+from sim.sharding import shard_of
 from workloads.errors import InputError
 from workloads.registry import suggestion_for
 
@@ -37,6 +38,7 @@ class Setting(BaseModel):
     model, hardware: built-in names or paths. kv_tokens: K/V memory in tokens with every layer
     cached in full, or kv_memory: in bytes; with neither, what 90 % of the device's memory leaves
     beside the weights. max_model_len: longest sequence; by default the model's longest context.
+    tensor_parallel: devices that divide the model; hardware and memory are those of each of them.
     slo: objectives by service class.
     """
 
@@ -44,6 +46,7 @@ class Setting(BaseModel):
 
     model: str = "llama-3.1-8b"
     hardware: str = "h100"
+    tensor_parallel: Count = 1
     kv_memory: Annotated[ByteSize, Field(ge=1, le=1 << 60)] | None = None
     kv_tokens: Count | None = None
     kv_type: str = "f16"
@@ -73,7 +76,7 @@ class Setting(BaseModel):
 
     def budget(self) -> Budget:
         """The memory and limits that every policy gets."""
-        model = model_of(self.model)
+        model = shard_of(model_of(self.model), self.tensor_parallel)
         per_token = model.token_bytes(self.kv_type, self.kv_type_v)
         if self.kv_memory is not None and self.kv_tokens is not None:
             raise InputError("kv_memory and kv_tokens say the same thing twice: give one of them")
@@ -98,6 +101,7 @@ class Setting(BaseModel):
             max_seqs=self.max_seqs,
             max_batched_tokens=self.max_batched_tokens,
             max_model_len=self.max_model_len or model.max_context,
+            devices=self.tensor_parallel,
         )
 
     def _left_beside_weights(self, weights: int) -> int:

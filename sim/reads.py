@@ -44,11 +44,16 @@ def pairs_before(group: LayerGroup, position: CountT) -> CountT:
 
 
 def cells_read(group: LayerGroup, start: int, n: int) -> int:
-    """Distinct cells that tokens ``start .. start+n-1`` of one sequence attend to together."""
+    """Distinct cells that tokens ``start .. start+n-1`` of one sequence attend to together.
+
+    In a recurrent group: the state stored after them, and the one before them if there is one.
+    """
     if group.kind == "swa":
         return min(start + n, n + group.window - 1)
     if group.kind == "chunked":
         return start + n - start // group.window * group.window
+    if group.kind == "recurrent":
+        return 2 if start else 1
     return start + n if group.kind == "full" else 0
 
 
@@ -111,6 +116,8 @@ def exact_reads_of_run(
 ) -> tuple[Reads, ...]:
     """`exact_reads` for each of ``steps`` decode steps of sequences with these ``lengths``."""
     return tuple(
-        Reads(cells, cells, 0)
-        for cells in (attended_in_run(group, lengths, steps) for group in groups)
+        Reads(2 * len(lengths), 0, 0)
+        if group.kind == "recurrent"
+        else Reads(cells := attended_in_run(group, lengths, steps), cells, 0)
+        for group in groups
     )

@@ -48,7 +48,8 @@ class Step:
 class Reads(NamedTuple):
     """What attention reads in one layer group during a step (or a decode run, as arrays).
 
-    cells: K/V cells loaded, dead and foreign ones included, summed over sequences.
+    cells: K/V cells loaded, dead and foreign ones included, summed over sequences; in a recurrent
+        group the states loaded and stored, each of which is a move of the whole state.
     pairs: query-cell pairs that are scored, masked ones included.
     gathers: block-table entries (or single scattered cells) followed to find the cells.
     """

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import typer
 
+CHECKED_MODELS = ("llama-3.1-8b", "gemma-3-1b", "mamba-2.8b", "lfm2-1.2b")
+"""Full attention, windows beside it, states alone, states beside attention."""
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
@@ -35,21 +38,35 @@ def policies(
 
 
 def _check(name: str, seed: int) -> None:
-    """Print what was done, or the first broken promise; exit status 1 for that."""
+    """Print what was done, or the first broken promise; exit status 1 for that.
+
+    Models that the policy refuses are left out; raises `InputError` where it refuses them all.
+    """
     from sim.budget import Budget
     from sim.checking import check_policy
     from sim.errors import PolicyError
     from sim.model_files import model_of
     from sim.plugins import policy_of
+    from workloads.errors import InputError
 
-    for model in (model_of("llama-3.1-8b"), model_of("gemma-3-1b")):
-        budget = Budget(model, bytes=2048 * model.token_bytes(), max_seqs=8, max_model_len=512)
+    served = 0
+    for model in map(model_of, CHECKED_MODELS):
+        size = 2048 * model.token_bytes() + 8 * model.state_bytes
+        budget = Budget(model, bytes=size, max_seqs=8, max_model_len=512)
+        try:
+            policy_of(name, budget)
+        except InputError as error:
+            refusal = error
+            continue
+        served += 1
         try:
             steps = check_policy(lambda given: policy_of(name, given), budget, seed)
         except (AssertionError, PolicyError) as error:
             typer.echo(f"{name} on {model.name}, seed {seed}: {error}", err=True)
             raise typer.Exit(1) from None
         typer.echo(f"{name} on {model.name}, seed {seed}: {steps} steps, every promise kept")
+    if not served:
+        raise refusal
 
 
 def models() -> None:

@@ -26,7 +26,9 @@ def first_attended(group: LayerGroup, position: Ints) -> Ints:
 
 def reads_of_step(group: LayerGroup, spec: GroupSpec, starts: Ints, ends: Ints) -> Reads:
     """Of runs of tokens ``starts[i] .. ends[i]-1``, in layers served by tables like ``spec``."""
-    if group.kind == "recurrent" or not len(starts):
+    if group.kind == "recurrent":
+        return Reads(len(starts) + int((starts > 0).sum()), 0, 0)
+    if not len(starts):
         return Reads(0, 0, 0)
     size = spec.block_size
     entries = int((-(-ends // size) - first_attended(group, starts) // size).sum())
@@ -36,9 +38,9 @@ def reads_of_step(group: LayerGroup, spec: GroupSpec, starts: Ints, ends: Ints) 
 
 def reads_of_run(group: LayerGroup, spec: GroupSpec, lengths: Ints, steps: int) -> Reads:
     """Of every step of a decode run; nobody starts a new chunk during it."""
-    pairs = attended_in_run(group, lengths, steps)
     if group.kind == "recurrent":
-        return Reads(pairs, pairs, pairs)
+        return Reads(2 * len(lengths), 0, 0)
+    pairs = attended_in_run(group, lengths, steps)
     size = spec.block_size
     entries = floors(lengths + size, size, steps)
     if group.kind == "swa":

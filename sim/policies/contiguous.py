@@ -52,6 +52,10 @@ class Contiguous(ContiguousOperations, Policy):
     def __init__(self, budget: Budget, options: Options | None = None) -> None:
         super().__init__(budget, options)
         self.cell = sum(self.cell_bytes)
+        if not self.cell:
+            raise InputError(
+                f"contiguous: {budget.model.name} has no attention; recurrent and paged serve it"
+            )
         self.capacity = budget.bytes // self.cell
         if self.capacity < 1:
             raise InputError(

@@ -43,7 +43,7 @@ class NoCache(Policy):
         self._running.discard(seq.id)
 
     def commit(self, step: Step) -> Placement:
-        """Every run starts at position 0 again."""
+        """Every run starts at position 0 again, every state as a new one."""
         whole = [Run(run.seq, 0, run.start + run.n) for run in step.runs]
         placement = self.placed(step, exact_reads(self.groups, whole))
         placement.runs = whole
@@ -75,7 +75,7 @@ class _Recomputation(DecodeRun):
         self.tokens = after.sum(axis=0)
         self.reads = tuple(
             Reads(
-                self.tokens if group.kind in ("full", "swa", "chunked") else 0,
+                self.tokens if group.kind in ("full", "swa", "chunked") else len(lengths),
                 pairs_before(group, after).sum(axis=0),
                 0,
             )

@@ -28,8 +28,8 @@ class Roofline(TimeModel):
     Linear layers: the weights are read once a pass, all tokens pass through them, and only
     tokens whose output is wanted pass through the head. Attention: the cells that the policy has
     scanned are read, all scored pairs are computed, and every block-table entry costs its share
-    of the sheet's gather overhead. Copies inside the cache read and write every byte; so does a
-    K-shift.
+    of the sheet's gather overhead. Recurrent layers: states are loaded and stored. Copies inside
+    the cache read and write every byte; so does a K-shift.
     """
 
     name = "roofline"
@@ -75,8 +75,8 @@ class Roofline(TimeModel):
         return self.model.read_weight_bytes(work.tokens)
 
     def _attention(self, group: LayerGroup, cell_bytes: int, reads: Reads) -> Any:
-        if not cell_bytes:
-            return 0.0
+        if group.kind == "recurrent":
+            return reads.cells * group.state_bytes / self.bandwidth
         blocks = reads.gathers * TABLE_BLOCK / _slower(reads.cells, 1)
         memory = reads.cells * cell_bytes / self.bandwidth
         arithmetic = reads.pairs * (group.layers * group.pair_flops) / self.attention_rate

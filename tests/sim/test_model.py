@@ -19,6 +19,8 @@ PUBLISHED = {
     "qwen3-32b": 32.8e9,
     "deepseek-v3": 671e9,
     "mamba-2.8b": 2.77e9,
+    "lfm2-1.2b": 1.17e9,
+    "jamba-v0.1": 52e9,
 }
 
 TOKEN_BYTES = {
@@ -33,6 +35,8 @@ TOKEN_BYTES = {
     "qwen3-32b": 64 * 2 * 8 * 128 * 2,
     "deepseek-v3": 61 * (512 + 64) * 2,
     "mamba-2.8b": 0,
+    "lfm2-1.2b": 6 * 2 * 8 * 64 * 2,
+    "jamba-v0.1": 4 * 2 * 8 * 128 * 2,
 }
 
 GROUPS = {
@@ -43,6 +47,8 @@ GROUPS = {
     "gemma-3-27b": [("full", 0, 10), ("swa", 1024, 52)],
     "deepseek-v3": [("full", 0, 61)],
     "mamba-2.8b": [("recurrent", 0, 64)],
+    "lfm2-1.2b": [("full", 0, 6), ("recurrent", 0, 10)],
+    "jamba-v0.1": [("full", 0, 4), ("recurrent", 0, 28)],
 }
 
 
