@@ -41,6 +41,15 @@ REQUEST_COLUMNS: dict[str, pa.DataType] = {
 """Seconds and tokens. ``status`` is finished or failed, ``reason`` says why it failed (else it is
 empty); latencies are NaN where there is none. ``conversation`` may be missing."""
 
+LIST_COLUMNS: dict[str, pa.DataType] = {
+    "stretches_s": pa.list_(_FLOAT),
+    "pauses_s": pa.list_(_FLOAT),
+    "pause_kinds": pa.list_(_TEXT),
+}
+"""What requests may have besides: first and last token of every unbroken stretch of tokens; when
+the sequence was preempted, came back, was preempted, ... (seconds); ``preempted`` or ``swapped``
+for each of these pauses."""
+
 TIMELINE_COLUMNS: dict[str, pa.DataType] = {
     "time_s": _FLOAT,
     "steps": _INT,
@@ -84,6 +93,8 @@ def table_of(columns: Mapping[str, Any], schema: Mapping[str, pa.DataType], wher
     for name in columns:
         if name.startswith("owners_"):
             arrays[name] = pa.array(list(columns[name]), pa.list_(_INT))
+        elif name in LIST_COLUMNS:
+            arrays[name] = pa.array(list(columns[name]), LIST_COLUMNS[name])
         elif name not in schema:
             arrays[name] = pa.array(columns[name], from_pandas=True)
     return pa.table(arrays)

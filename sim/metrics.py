@@ -46,7 +46,20 @@ def request_columns(recorder: Recorder) -> dict[str, Any]:
         "tpot_s": (finish - first) / several,
         "e2e_s": finish - arrival,
     }
-    return columns | recorder.words | _itl_columns(recorder)
+    return columns | recorder.words | _itl_columns(recorder) | _lives(recorder)
+
+
+def _lives(recorder: Recorder) -> dict[str, list[Any]]:
+    """Where each sequence paused, and from when to when it got its tokens without a break."""
+    ends = recorder.ends.values
+    return {
+        "stretches_s": [
+            ends[[step for stretch in stretches for step in stretch]].tolist() if stretches else []
+            for stretches in recorder.stretches
+        ],
+        "pauses_s": recorder.pauses,
+        "pause_kinds": recorder.pause_kinds,
+    }
 
 
 def _itl_columns(recorder: Recorder) -> dict[str, Floats]:

@@ -40,11 +40,16 @@ INTEGERS = (
 
 @dataclass(slots=True)
 class _Track:
-    """A live sequence: when it was first scheduled and got tokens, and in which steps."""
+    """A live sequence: when it was first scheduled and got tokens, and in which steps.
+
+    pauses: seconds at which it was preempted, came back, was preempted, ...; kinds: of each pause.
+    """
 
     first_scheduled: float
     first_token: float = float("nan")
     stretches: list[list[int]] = field(default_factory=list)
+    pauses: list[float] = field(default_factory=list)
+    kinds: list[str] = field(default_factory=list)
 
 
 class Recorder:
@@ -80,6 +85,8 @@ class Recorder:
         }
         self.words: dict[str, list[str]] = {"slo_class": [], "status": [], "reason": []}
         self.stretches: list[list[list[int]]] = []
+        self.pauses: list[list[float]] = []
+        self.pause_kinds: list[list[str]] = []
         self._tracks: dict[int, _Track] = {}
         self._streaming: set[int] = set()
 
@@ -91,11 +98,21 @@ class Recorder:
         began = to_seconds(start)
         for seq in step.admitted:
             self._tracks.setdefault(seq.id, _Track(began))
+        self._pauses(step, began)
         went_on = self._emissions(index, to_seconds(end), step)
         self.ends.append(to_seconds(end))
         self.streaming_on.append(went_on)
         self.running_ticks += len(step.runs) * (end - start)
         self._count(step, placement)
+
+    def _pauses(self, step: Step, now: float) -> None:
+        """Note who comes back and who has to pause."""
+        for seq in step.resumed:
+            self._tracks[seq.id].pauses.append(now)
+        for seq in step.preempted:
+            track = self._tracks[seq.id]
+            track.pauses.append(now)
+            track.kinds.append("swapped" if seq.status is Status.SWAPPED else "preempted")
 
     def _emissions(self, index: int, now: float, step: Step) -> int:
         """Note which sequences get a token; how many of them got one in the step before too."""
@@ -207,6 +224,8 @@ class Recorder:
         self._times(track.first_scheduled, track.first_token, now)
         self._costs(seq.preemptions, seq.recomputed, seq.hit)
         self.stretches.append(track.stretches)
+        self.pauses.append(track.pauses)
+        self.pause_kinds.append(track.kinds)
 
     def failed(self, request: Request, reason: str) -> None:
         """``request`` is given up; ``reason`` says why in a few words."""
@@ -215,6 +234,8 @@ class Recorder:
         self._times(nan, nan, nan)
         self._costs(0, 0, 0)
         self.stretches.append([])
+        self.pauses.append([])
+        self.pause_kinds.append([])
 
     def _row(self, request: Request, sample: int, status: str, reason: str) -> None:
         columns, words = self.columns, self.words
