@@ -15,8 +15,9 @@ from sim.budget import Budget
 from sim.errors import IntegrityError
 from sim.policies.base import Policy
 from sim.samples import names_cells
+from sim.schedulers.base import Scheduler
 from sim.schedulers.vllm import VllmScheduler
-from sim.sequence import Sequence
+from sim.sequence import Sequence, Status
 from sim.shadow import Shadow
 from sim.step import Run, Step
 from workloads.request import Request
@@ -25,25 +26,29 @@ MOST_STEPS = 20_000
 
 
 class CheckedRun:
-    """Requests through a scheduler and a policy, a step or a decode run at a time."""
+    """Requests through a scheduler and a policy, a step or a decode run at a time.
+
+    ``scheduler``: by default vLLM's, with ``scheduler_options``.
+    """
 
     def __init__(
         self,
         policy: Policy,
         scheduler_options: dict[str, Any] | None = None,
         longest_run: Callable[[], int] = lambda: 1,
+        scheduler: Scheduler | None = None,
     ) -> None:
         budget = policy.budget
         limits = {"max_seqs": budget.max_seqs, "max_model_len": budget.max_model_len}
         options = VllmScheduler.Options(**limits | (scheduler_options or {}))
         self.policy = policy
-        self.scheduler = VllmScheduler(policy, options)
+        self.scheduler = VllmScheduler(policy, options) if scheduler is None else scheduler
         self.steps = 0
         self.finished: list[Sequence] = []
+        self.failed: list[tuple[Sequence, str]] = []
         self._longest_run = longest_run
         self._shadow = Shadow(policy) if names_cells(policy) else None
         self._swapped: set[int] = set()
-        self._swaps = options.preemption == "swap"
 
     def serve(self, requests: Iterable[Request]) -> None:
         """Run until all are done; ``arrival`` counts steps here. Sequences that never fit are left.
@@ -51,8 +56,7 @@ class CheckedRun:
         Raises `IntegrityError` at the first broken promise, or when the run does not end.
         """
         coming = [Sequence(number, request) for number, request in enumerate(requests)]
-        longest = self.policy.budget.max_model_len
-        coming = [c for c in coming if c.limit <= longest and self.policy.can_ever_hold(c)]
+        coming = [c for c in coming if not self.scheduler.misfit_of(c)]
         while coming or self.scheduler.has_work:
             while coming and (coming[0].arrival <= self.steps or not self.scheduler.has_work):
                 self.scheduler.add(coming.pop(0))
@@ -60,6 +64,7 @@ class CheckedRun:
             if self.steps > MOST_STEPS:
                 raise IntegrityError(f"{self.policy.name}: no end after {MOST_STEPS} steps")
         self._check([])
+        self.scheduler.forget()
         for part in self.policy.usage():
             if part.free != part.capacity:
                 raise IntegrityError(f"{self.policy.name}: {part} after everybody has left")
@@ -84,6 +89,7 @@ class CheckedRun:
 
     def _single(self) -> None:
         step = self.scheduler.schedule()
+        self.failed += step.failed
         runs = list(step.runs)
         if runs:
             placement = self.policy.commit(step)
@@ -105,8 +111,8 @@ class CheckedRun:
             if seq.id in self._swapped:
                 self._swapped.remove(seq.id)
                 self._shadow.write(seq, 0, starts.get(seq.id, seq.computed))
-        if self._swaps:
-            self._swapped.update(seq.id for seq in step.preempted)
+        swapped = (seq for seq in step.preempted if seq.status is Status.SWAPPED)
+        self._swapped.update(seq.id for seq in swapped)
 
     def _check(self, computed: list[tuple[Sequence, int]]) -> None:
         self.policy.check_integrity()
@@ -116,7 +122,7 @@ class CheckedRun:
 
     def _leave(self, finished: list[Sequence]) -> None:
         self.finished += finished
-        known = {seq.id for seq in self.scheduler.running}
+        known = {seq.id for seq in self.scheduler.running} | set(self.scheduler.retained)
         strangers = set(self.policy.holders()) - known
         if strangers:
             raise IntegrityError(f"{self.policy.name}: {strangers} do not run and hold cells")

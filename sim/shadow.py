@@ -7,10 +7,14 @@ they are. A policy that forgets a copy, gives a cell to two, or frees one too ea
 
 from __future__ import annotations
 
+from typing import Any
+
 from sim.errors import IntegrityError
 from sim.policies.base import Policy
+from sim.policies.llamacpp import LlamaPolicy
 from sim.sequence import Sequence
 from sim.step import Placement
+from workloads.request import Request
 
 Token = tuple[int, int]
 """What a cell holds: a branch of the prefix tree and the length of the prefix that ends there."""
@@ -21,7 +25,36 @@ class Shadow:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._cells: list[dict[int, Token]] = [{} for _ in policy.groups]
+        self._cells: list[dict[int, Token | None]] = [{} for _ in policy.groups]
+        if isinstance(policy, LlamaPolicy):
+            self._follow_states(policy)
+
+    def _follow_states(self, policy: LlamaPolicy) -> None:
+        """See what is saved of a sequence, so that it is known what a restored state brings."""
+        save, restore = policy.save, policy.restore
+        known: dict[int, tuple[Any, list[dict[int, Token | None]]]] = {}
+        groups = range(len(policy.groups))
+
+        def saving(seq: int, partial: bool = False) -> Any:
+            state = save(seq, partial)
+            held = [
+                {at: self._cells[group].get(cell) for at, cell in _held(policy, seq, group)}
+                for group in groups
+            ]
+            known[id(state)] = (state, held)
+            return state
+
+        def restoring(state: Any, seq: int) -> bool:
+            restored = restore(state, seq)
+            if restored and id(state) in known:
+                saved = {part.cache for part in state.parts}
+                for group, tokens in enumerate(known[id(state)][1]):
+                    for at, cell in _held(policy, seq, group):
+                        if _cache_name(policy, group) in saved:
+                            self._cells[group][cell] = tokens[at]
+            return restored
+
+        policy.save, policy.restore = saving, restoring  # type: ignore[method-assign]
 
     def copy(self, placement: Placement) -> None:
         """Carry out the copies of a placement."""
@@ -61,6 +94,21 @@ class Shadow:
                         f"{seq!r}: cell {cell} of group {index} holds {found},"
                         f" not position {position}"
                     )
+
+
+def _held(policy: LlamaPolicy, seq: int, group: int) -> list[tuple[int, int]]:
+    """Position and cell of all that ``seq`` holds for a layer group."""
+    positions, cells = policy.cells_of(Sequence(seq, Request(0, 0.0, 1, 1)), group)
+    return list(zip(positions.tolist(), cells.tolist(), strict=True))
+
+
+def _cache_name(policy: LlamaPolicy, group: int) -> str:
+    """The engine's name of the cache that serves a layer group."""
+    cache = policy.cache_of(group)
+    if cache < len(policy.caches):
+        return policy.caches[cache].name
+    assert policy.states is not None
+    return policy.states.name
 
 
 def needed(kind: str, window: int, computed: int) -> range:

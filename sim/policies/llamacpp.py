@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from collections.abc import Sequence as SequenceOf
 from typing import Any
 
@@ -88,6 +88,8 @@ class LlamaPolicy(LlamaOperations, Policy):
         self._batch: dict[int, int] = {}
         self._batched = 0
         self._swapped: dict[int, SavedState] = {}
+        self.make_room: Callable[[], bool] = lambda: False
+        """Called when a batch finds no place as it is; whether it has emptied any cells."""
 
     # Layout: what subclasses say.
 
@@ -208,9 +210,11 @@ class LlamaPolicy(LlamaOperations, Policy):
             placed = self.memory.place(batch, ubatch)
             if not isinstance(placed, Refusal):
                 return placed, failures
+            failures += 1
+            if self.make_room():
+                continue
             if ubatch == self._smallest_ubatch:
                 raise IntegrityError(f"{self.name}: {batch.n_tokens} tokens promised, no room")
-            failures += 1
             ubatch = max(self._smallest_ubatch, ubatch // 2)
 
     def _take_pending(self) -> None:

@@ -95,6 +95,10 @@ class LlamaOperations(SequenceOperations):
         """``llama_state_seq_get_data``; partial: what removing positions cannot get back."""
         return self.context.state_seq_save(self._ids[seq], partial)
 
+    def state_bytes(self, seq: int, partial: bool = False) -> int:
+        """``llama_state_seq_get_size``: bytes that `save` would save."""
+        return self.context.state_seq_size(self._ids[seq], partial)
+
     def restore(self, state: Any, seq: int) -> bool:
         """``llama_state_seq_set_data``; without room ``seq`` is gone."""
         if seq not in self._ids and not self._free_ids:

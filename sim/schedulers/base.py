@@ -56,6 +56,10 @@ class Scheduler(ABC):
         """Ids of sequences that have left and whose K/V the scheduler keeps for later ones."""
         return ()
 
+    def forget(self) -> int:
+        """Drop what `retained` names; of how many sequences."""
+        return 0
+
     @property
     def counts(self) -> Mapping[str, int]:
         """What the scheduler has counted beyond the steps, by the name of the metric."""
