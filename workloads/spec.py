@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from dataclasses import MISSING, Field, dataclass, fields
 from typing import Any
 
@@ -10,6 +11,7 @@ from workloads.errors import InputError
 from workloads.plugins import class_of, made, name_of, pairs_of
 from workloads.registry import Registry
 from workloads.request import Workload
+from workloads.traces.head import Head
 
 WORKLOADS = Registry("workload", "kvlab.workloads")
 
@@ -44,16 +46,20 @@ def workload_of(
     """The workload that ``spec`` names, with its options set.
 
     spec: ``NAME[:KEY=VALUE,...]`` for a generator, ``NAME:PATH`` for a trace; instead of a
-    registered name also ``package.module:Class``.
+    registered name also ``package.module:Class``. A path alone is read by the one reader that
+    knows its format.
     requests: how many requests at most; None: the workload's own number, or the whole trace.
     rate: mean requests a second. A trace is stretched to it, which costs one more reading.
     seed: of a generator; a trace has no use for one and ignores it.
     options: any others of the workload; text is converted.
 
-    Raises `InputError` for unknown names and options (with the closest known one) and for values
-    of the wrong type or out of range.
+    Raises `InputError` for unknown names and options (with the closest known one), for values
+    of the wrong type or out of range, and for a path that no reader or more than one knows.
     """
-    cls, rest = class_of(WORKLOADS, spec)
+    if spec.partition(":")[0] not in WORKLOADS.names() and os.path.exists(spec):
+        cls, rest = reader_of(spec), spec
+    else:
+        cls, rest = class_of(WORKLOADS, spec)
     known = _option_names(cls)
     given = dict(options)
     if "path" in known:
@@ -69,6 +75,27 @@ def workload_of(
     if not isinstance(workload, Workload):
         raise InputError(f"{spec!r} is not a workload: expected a subclass of Workload")
     return workload
+
+
+def reader_of(path: str) -> Any:
+    """The class of the reader that recognises the content of ``path``.
+
+    Raises `InputError` when none does, or several do.
+    """
+    head = Head.of(path)
+    asked, found = [], {}
+    for name in WORKLOADS.names():
+        cls = WORKLOADS.load(name)
+        sniff = getattr(cls, "sniff", None)
+        if sniff is None:
+            continue
+        asked.append(name)
+        if (cls.takes_directories or not head.names) and sniff(head):
+            found[name] = cls
+    if len(found) == 1:
+        return next(iter(found.values()))
+    which = f"could be of {', '.join(found)}" if found else f"is of none of {', '.join(asked)}"
+    raise InputError(f"{path}: {which}, by its beginning; expected READER:PATH")
 
 
 def describe(name: str) -> Description:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar
+from operator import itemgetter
+from typing import ClassVar, Generic, Literal, TypeVar
 
 from workloads.errors import InputError
 from workloads.plugins import check_options, option
@@ -17,6 +18,9 @@ from workloads.traces.lines import MAX_SECONDS, Lines, Source
 
 OUTPUTS = 2**62
 """Branches of outputs that nobody shares start here, where those of prompts end."""
+
+Empty = Literal["refuse", "skip", "one"]
+"""What to do with requests without a prompt or an output token (failed ones, mostly)."""
 
 S = TypeVar("S", bound=Source)
 
@@ -32,7 +36,8 @@ class Trace(Workload, Generic[S]):
     times at which sessions start are divided by ``speedup``, or stretched so that requests come
     at ``rate`` a second. Pauses within a session stay as they are.
 
-    ``rate`` and ``repeat`` cost one more reading of the slice.
+    ``rate`` and ``repeat`` cost one more reading of the slice. A request without a prompt or an
+    output token is refused, left out, or given one token, as ``empty`` says.
     """
 
     path: str = option(text="the file")
@@ -47,6 +52,7 @@ class Trace(Workload, Generic[S]):
     speedup: float = option(1.0, "how many times faster", low=1e-6, high=1e6)
     repeat: int = option(1, "how many times the slice is played", low=1, high=1e6)
     fresh: bool = option(True, "repetitions bring new prompts; false: the same ones")
+    empty: Empty = option("refuse", "requests without a token in or out: refuse, skip, one (token)")
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -59,6 +65,8 @@ class Trace(Workload, Generic[S]):
                     raise InputError(
                         f"{self.path}: {name}: cannot be used, since the file has no times"
                     )
+
+    takes_directories: ClassVar[bool] = False
 
     @classmethod
     def sniff(cls, head: Head) -> bool:
@@ -111,7 +119,7 @@ class Trace(Workload, Generic[S]):
         stop = MAX_SECONDS * 2 if self.duration is None else start + self.duration
         source = self.source()
         taken, before = 0, 0.0
-        for session in self.recorded(source):
+        for session in self._filled(source):
             at = session[0].arrival
             if self.is_dated:
                 source.check_order(before, at)
@@ -132,6 +140,22 @@ class Trace(Workload, Generic[S]):
         if not taken:
             where = "" if start == 0 and self.duration is None else " in the slice"
             raise InputError(f"{self.path}: expected at least one request{where}, got none")
+
+    def _filled(self, source: S) -> Iterator[Session]:
+        """The recorded sessions, dealt with as ``empty`` says; in them no request is empty."""
+        for session in self.recorded(source):
+            for request in session:
+                if not (request.prompt and request.output):
+                    if self.empty == "refuse" or (self.empty == "skip" and len(session) > 1):
+                        raise source.error(
+                            "expected at least one token of prompt and of output, got "
+                            f"{request.prompt} and {request.output}; empty=one takes it for one "
+                            "token, empty=skip leaves out requests that no other waits for"
+                        )
+                    if self.empty == "one":
+                        _fill(request)
+            if session[0].prompt and session[0].output:
+                yield session
 
     @cached_property
     def _extent(self) -> _Extent:
@@ -192,6 +216,23 @@ def chained(rows: Iterator[Request]) -> Iterator[Session]:
         session.append(request)
     if session:
         yield session
+
+
+def by_start(rows: Iterable[tuple[float, int, int]]) -> Iterator[Session]:
+    """Single requests in the order of their starts, which counts from the first.
+
+    rows: start (seconds on any clock), tokens of prompt and of output; all are held at once.
+    """
+    ordered = sorted(rows, key=itemgetter(0))
+    for number, (at, prompt, output) in enumerate(ordered):
+        yield [Request(number, at - ordered[0][0], prompt, output)]
+
+
+def _fill(request: Request) -> None:
+    request.prompt, request.output = max(1, request.prompt), max(1, request.output)
+    if request.path is not None:
+        *before, (branch, _) = request.path
+        request.path = (*before, (branch, request.prompt + request.output))
 
 
 def _renumber(session: Session, first: int) -> None:

@@ -16,7 +16,10 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 
 @dataclass(frozen=True)
 class Head:
-    """What a file begins with, or the names in a directory (sorted; none for a file)."""
+    """What a file begins with.
+
+    names: what is in a directory, sorted; ``text`` is then of its first ``.json`` file, if any.
+    """
 
     text: str
     names: tuple[str, ...] = ()
@@ -26,9 +29,10 @@ class Head:
         """The head of the file or directory at ``path``; raises `InputError`."""
         try:
             if Path(path).is_dir():
-                return cls("", tuple(sorted(each.name for each in Path(path).iterdir())))
-            with open(path, "rb") as file:
-                return cls(file.read(_BYTES).decode("utf-8-sig", errors="ignore"))
+                names = tuple(sorted(each.name for each in Path(path).iterdir()))
+                first = next((name for name in names if name.endswith(".json")), None)
+                return cls(_beginning(Path(path) / first) if first else "", names)
+            return cls(_beginning(Path(path)))
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -55,6 +59,11 @@ class Head:
                 return frozenset()
             start += 1
         return frozenset(_names_in(self.text, start))
+
+
+def _beginning(path: Path) -> str:
+    with open(path, "rb") as file:
+        return file.read(_BYTES).decode("utf-8-sig", errors="ignore")
 
 
 def _names_in(text: str, at: int) -> list[str]:

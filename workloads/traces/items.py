@@ -6,6 +6,7 @@ should be. What is not asked for is passed over without being kept.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from json import JSONDecoder
 from typing import IO, Any
@@ -42,16 +43,47 @@ class Items(Source):
         return InputError(f"{self.path}: element {self.number}: {expected}")
 
 
+class Documents(Source):
+    """JSON documents: one or more in a file, or those of all ``.json`` files of a directory."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """The documents, files by name; raises `InputError` for anything but JSON."""
+        self.number = 0
+        for path in self._files():
+            with _opened(path) as file:
+                scanner = _Scanner(file, self)
+                while not scanner.is_at_end:
+                    self.number += 1
+                    yield scanner.value()
+
+    def check(self) -> None:
+        """Raise `InputError` unless there is something that can be read."""
+        for path in self._files()[:1]:
+            _opened(path).close()
+
+    def error(self, expected: str) -> InputError:
+        """The error to raise about the current document."""
+        return InputError(f"{self.path}: document {self.number}: {expected}")
+
+    def _files(self) -> list[str]:
+        if not os.path.isdir(self.path):
+            return [self.path]
+        names = sorted(name for name in os.listdir(self.path) if name.endswith(".json"))
+        return [os.path.join(self.path, name) for name in names]
+
+
 def members_of(path: str, names: frozenset[str]) -> dict[str, Any]:
-    """Those members of the object in the file that ``names`` has; raises `InputError`."""
+    """Those members of the one object in the file that ``names`` has; raises `InputError`."""
     found = {}
     with _opened(path) as file:
-        scanner = _Scanner(file, Items(path))
+        scanner = _Scanner(file, Source(path))
         for name in scanner.members():
             if name in names:
                 found[name] = scanner.value()
             else:
                 scanner.skip()
+        if not scanner.is_at_end:
+            raise InputError(f"{path}: expected one JSON object, got more after its end")
     return found
 
 
@@ -72,6 +104,11 @@ class _Scanner:
         self._text = ""
         self._at = 0
         self._ended = False
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing but blanks is left."""
+        return not self._peek()
 
     def enter(self, step: str | int) -> None:
         """Go to a member or an element of the value under the cursor."""

@@ -56,16 +56,22 @@ class Source:
             )
         return value
 
-    def seconds(self, row: dict[str, Any], key: str, unit: float = 1.0) -> float:
+    def seconds(
+        self, row: dict[str, Any], key: str, unit: float = 1.0, longest: float = MAX_SECONDS
+    ) -> float:
         """The time ``row[key]``, counted in ``unit`` seconds, as seconds; raises `InputError`."""
         value = row.get(key)
         if (
             not isinstance(value, int | float)
             or isinstance(value, bool)
-            or not 0 <= value <= MAX_SECONDS / unit
+            or not 0 <= value <= longest / unit
         ):
             raise self.error(f"{key}: expected a finite time of 0 or later, got {shortened(value)}")
         return float(value * unit)
+
+    def clock(self, row: dict[str, Any], key: str) -> float:
+        """The time ``row[key]`` on a clock that may count from 1970 (seconds)."""
+        return self.seconds(row, key, longest=10 * MAX_SECONDS)
 
     def needs(self, row: dict[str, Any], *keys: str) -> None:
         """Raise `InputError` unless ``row`` has all the ``keys``; others are welcome."""
