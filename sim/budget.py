@@ -14,7 +14,8 @@ class Budget:
 
     bytes: K/V memory in bytes. kv_type_k, kv_type_v: names of the cache types (`sim.dtypes`).
     max_seqs: sequences that may run at once. max_batched_tokens: tokens of one step.
-    max_model_len: longest sequence, prompt and output, in tokens.
+    max_model_len: longest sequence, prompt and output, in tokens. devices: over how many the model
+    is divided; model and bytes are then those of one of them.
     """
 
     model: ModelSpec
@@ -24,6 +25,7 @@ class Budget:
     max_seqs: int = 256
     max_batched_tokens: int = 8192
     max_model_len: int = 1 << 30
+    devices: int = 1
 
     def cell_bytes_of(self, group: LayerGroup) -> int:
         """Bytes of K and V of one token over all layers of ``group``."""

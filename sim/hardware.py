@@ -26,6 +26,8 @@ class HardwareSheet:
     step_overhead: host time of a step that the device waits for. layer_overhead: of each layer of
     a step, on top of its arithmetic (kernel launches and gaps).
     to_device_bandwidth, to_host_bandwidth, link_latency: the host link, as pinned copies see it.
+    interconnect_bandwidth, interconnect_latency: what all-reduces between devices of this kind
+    reach in one direction, and how long the smallest takes; absent where there is no such link.
     """
 
     name: str
@@ -42,11 +44,13 @@ class HardwareSheet:
     to_host_bandwidth: float
     link_latency: float
     flops_fp8: float | None = None
+    interconnect_bandwidth: float | None = None
+    interconnect_latency: float = 0.0
 
     def __post_init__(self) -> None:
         for name in (
             *("memory_bytes", "memory_bandwidth", "flops", "flops_fp8"),
-            *("to_device_bandwidth", "to_host_bandwidth"),
+            *("to_device_bandwidth", "to_host_bandwidth", "interconnect_bandwidth"),
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -54,7 +58,10 @@ class HardwareSheet:
         for name in ("memory_efficiency", "compute_efficiency", "copy_efficiency"):
             if not 0 < getattr(self, name) <= 1:
                 raise InputError(f"{name} must be in (0, 1], not {getattr(self, name)}")
-        for name in ("gather_overhead", "step_overhead", "layer_overhead", "link_latency"):
+        for name in (
+            *("gather_overhead", "step_overhead", "layer_overhead", "link_latency"),
+            "interconnect_latency",
+        ):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name} must not be negative, not {getattr(self, name)}")
 

@@ -44,8 +44,14 @@ def scheduler_of(name: str, policy: Policy, options: Mapping[str, Any] | None = 
 def time_model_of(spec: str, budget: Budget, hardware: str) -> TimeModel:
     """The time model that ``NAME`` or ``NAME:PATH`` names, for a model on a device."""
     name, _, path = spec.partition(":")
-    cls = _class_of(TIME_MODELS, name, TimeModel)
-    return cls.of(budget, hardware_of(hardware), path)
+    cls, sheet = _class_of(TIME_MODELS, name, TimeModel), hardware_of(hardware)
+    if budget.devices == 1:
+        return cls.of(budget, sheet, path)
+    if not cls.divisible:
+        raise InputError(f"{name} was measured for whole models: it takes no tensor_parallel")
+    from sim.timing.exchange import Exchange, TensorParallel
+
+    return TensorParallel(cls.of(budget, sheet, path), Exchange(budget, sheet))
 
 
 def _class_of(registry: Registry, name: str, base: type) -> Any:

@@ -29,8 +29,13 @@ def compare(
     study: Path | None = typer.Argument(
         None, help="A TOML file with the same fields as the options below, which override it."
     ),
-    model: str | None = typer.Option(None, help="Built-in model, config.json or TOML file."),
+    model: str | None = typer.Option(
+        None, help="Built-in model, config.json, GGUF file or TOML file."
+    ),
     hardware: str | None = typer.Option(None, help="Built-in hardware sheet or TOML file."),
+    tensor_parallel: int | None = typer.Option(
+        None, help="Devices that divide the model; memory is that of each of them."
+    ),
     kv_memory: str | None = typer.Option(None, help="K/V memory, for example 20GiB."),
     kv_tokens: int | None = typer.Option(
         None, help="K/V memory as tokens with every layer cached in full."
@@ -69,6 +74,7 @@ def compare(
     plain = {
         "model": model,
         "hardware": hardware,
+        "tensor_parallel": tensor_parallel,
         "kv_memory": kv_memory,
         "kv_tokens": kv_tokens,
         "kv_type": kv_type,

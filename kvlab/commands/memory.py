@@ -32,6 +32,9 @@ def memory(
     block_size: int | None = typer.Option(
         None, min=1, help="Block tables with blocks of so many tokens, instead of llama.cpp cells."
     ),
+    tensor_parallel: int = typer.Option(
+        1, min=1, help="Devices that divide the model; the bytes are those of each of them."
+    ),
     images: int = typer.Option(
         0, min=0, help="Images of each sequence, for layers that attend to images."
     ),
@@ -44,14 +47,17 @@ def memory(
     """
     from sim.memory import memory_report, plain_layers, tokens_that_fit
     from sim.model_files import model_of
+    from sim.sharding import shard_of
 
     shape = (layers, kv_heads, head_dim)
     if (model is None) == (None in shape):
         raise InputError("expected either --model, or --layers, --kv-heads and --head-dim")
+    if model is None and tensor_parallel > 1:
+        raise InputError("expected --model with --tensor-parallel")
     if (context is None) == (kv_memory is None):
         raise InputError("expected either --context or --kv-memory")
     geometry: Any = (
-        model_of(model)
+        shard_of(model_of(model), tensor_parallel)
         if model is not None
         else plain_layers(layers or 0, kv_heads or 0, head_dim or 0)
     )

@@ -21,6 +21,8 @@ class TimeModel(ABC):
     name: ClassVar[str]
     sees_prefills: ClassVar[bool] = False
     """Whether ``work.prefills`` matters; runs that compute prompts again then go step by step."""
+    divisible: ClassVar[bool] = True
+    """Whether times follow from the budget's model, be it a part of one (tensor parallelism)."""
 
     @classmethod
     @abstractmethod

@@ -38,6 +38,7 @@ class Calibration(TimeModel):
     """
 
     name = "calibration"
+    divisible = False
 
     def __init__(self, budget: Budget, hardware: HardwareSheet, data: Mapping[str, Any]) -> None:
         """``data``: a file's content as `read` gives it."""

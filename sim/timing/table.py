@@ -40,6 +40,7 @@ class Table(TimeModel):
     """
 
     name = "table"
+    divisible = False
     sees_prefills = True
 
     def __init__(

@@ -16,6 +16,11 @@ RIDGES = {
     "rtx-4090": 165.2 / 1.008,
     "rtx-pro-6000": 503.8 / 1.792,
     "cpu-16": 2.304 / 0.0832,
+    "l40s": 362.05 / 0.864,
+    "b200": 2250 / 7.7,
+    "rtx-5090": 209.5 / 1.792,
+    "mi300x": 1307.4 / 5.325,
+    "m2-ultra": 27.2 / 0.8,
 }
 
 
@@ -27,6 +32,14 @@ def test_ridge_points() -> None:
         assert sheet.flops / sheet.memory_bandwidth == pytest.approx(ridge, rel=0.01)
         assert sheet.to_device_bandwidth < sheet.memory_bandwidth
     assert hardware_of("H100").memory_bytes == 81_559 * 2**20
+
+
+def test_interconnects_are_slower_than_memory() -> None:
+    linked = {name: hardware_of(name).interconnect_bandwidth for name in hardware_names()}
+    assert {name for name, rate in linked.items() if rate is None} == {"cpu-16", "m2-ultra"}
+    for name, rate in linked.items():
+        assert rate is None or rate < hardware_of(name).memory_bandwidth / 4
+        assert (rate is None) == (hardware_of(name).interconnect_latency == 0)
 
 
 def test_fp8_only_where_there_are_units_for_it() -> None:
