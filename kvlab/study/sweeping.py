@@ -25,6 +25,8 @@ Done = Callable[[int, int], None]
 
 DASK_TIMEOUT_S = 10.0
 """So long may it take to reach a Dask scheduler."""
+OF_THE_MACHINE = (ImportError, OSError, SyntaxError)
+"""What says nothing about a point: another worker, or the next try, may well run it."""
 ROUNDS_WITHOUT_PROGRESS = 2
 """So many times in a row may workers die before any of them finishes a point."""
 
@@ -127,6 +129,11 @@ def _run_all(stored: Sweep, tasks: dict[str, Task], jobs: int, done: Done) -> No
                     f"{stored.root}: workers keep dying ({len(left)} points left; is memory short?"
                     " fewer --jobs need less); run it again to go on"
                 ) from None
+        except OF_THE_MACHINE as error:
+            raise InputError(
+                f"{stored.root}: a worker cannot run points: {type(error).__name__}: {error};"
+                " what was finished is stored"
+            ) from error
         left = {name: task for name, task in left.items() if not stored.has(name)}
 
 
@@ -150,7 +157,7 @@ def outcome_of(task: Task, caller: int) -> tuple[str, Outcome]:
         if isinstance(task, Search):
             return task.id, search(task)
         return task.id, run(task.config, with_maps=False)
-    except MemoryError:
+    except (MemoryError, *OF_THE_MACHINE):
         raise
     except Exception as error:
         line = " ".join(str(error).split())
