@@ -62,6 +62,10 @@ class ARC(Evictor):
         """To the end of those seen again."""
         self._again.append(key, self._segment_of(key).take(key))
 
+    def renew(self, key: Key) -> None:
+        """To the end of its list."""
+        self._segment_of(key).move_to_end(key)
+
     def remove(self, key: Key) -> None:
         """Take it out; no ghost stays."""
         self._segment_of(key).take(key)

@@ -8,6 +8,7 @@ room and puts entries in::
     evictor.evict(may)                      # as often as needed
     evictor.insert(key, size, end)
     evictor.touch(key)                      # a hit
+    evictor.renew(key)                      # somebody who has it already goes on with it
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ class Evictor(ABC):
     @abstractmethod
     def touch(self, key: Key) -> None:
         """An entry was hit."""
+
+    def renew(self, key: Key) -> None:  # noqa: B027  # order of arrival knows no recency
+        """An entry is in use: recent, but not a hit."""
 
     @abstractmethod
     def remove(self, key: Key) -> None:

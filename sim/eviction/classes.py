@@ -35,6 +35,10 @@ class ByClass(Evictor):
         """To the end of the class that it has now."""
         self._put(key, self.class_after_hit(self._take(key)))
 
+    def renew(self, key: Key) -> None:
+        """To the end of its class."""
+        self._put(key, self._take(key))
+
     def remove(self, key: Key) -> None:
         """Take it out."""
         self._take(key)

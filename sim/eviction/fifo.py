@@ -13,3 +13,6 @@ class FIFO(LRU):
 
     def touch(self, key: Key) -> None:
         """Hits change nothing."""
+
+    def renew(self, key: Key) -> None:
+        """Nor does use."""

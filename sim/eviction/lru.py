@@ -24,6 +24,10 @@ class LRU(Evictor):
         """To the end again."""
         self._order.move_to_end(key)
 
+    def renew(self, key: Key) -> None:
+        """As a hit."""
+        self._order.move_to_end(key)
+
     def remove(self, key: Key) -> None:
         """Take it out."""
         del self._order[key]

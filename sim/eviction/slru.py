@@ -33,6 +33,10 @@ class SLRU(Evictor):
         while self._protected.total > self._most_protected:
             self._probation.append(*self._protected.take_first())
 
+    def renew(self, key: Key) -> None:
+        """To the end of its list."""
+        self._segment_of(key).move_to_end(key)
+
     def remove(self, key: Key) -> None:
         """Take it out."""
         self._segment_of(key).take(key)

@@ -169,7 +169,7 @@ requests = st.lists(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     requests,
-    st.sampled_from(["none", "contiguous", "ring", "iswa", "paged"]),
+    st.sampled_from(["none", "contiguous", "ring", "iswa", "paged", "radix"]),
     st.sampled_from(["full", "windowed", "chunked"]),
     st.sampled_from(
         [{}, {"preemption": "swap"}, {"policy": "priority"}, {"long_prefill_threshold": 16}]

@@ -118,7 +118,7 @@ def test_beams_that_go_on_from_one_another_hold_less_than_samples_that_do_not(bu
     assert beams.peak_live < 0.4 * samples.peak_live
 
 
-@pytest.mark.parametrize("policy", ["none", "contiguous", "ring", "iswa", "paged"])
+@pytest.mark.parametrize("policy", ["none", "contiguous", "ring", "iswa", "paged", "radix"])
 def test_every_policy_serves_beam_search_and_gives_everything_back(budget_of, policy):
     requests = [searching(i, 0.001 * i, 30 + i, 20, 1 + i % 4) for i in range(8)]
     recorder = simulate(requests, budget_of(tokens=600), policy).recorder
@@ -152,10 +152,10 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     requests,
-    st.sampled_from(["contiguous", "ring", "paged"]),
+    st.sampled_from(["contiguous", "ring", "paged", "radix"]),
     st.sampled_from(["full", "windowed"]),
     st.sampled_from([{}, {"preemption": "swap"}, {"policy": "priority"}]),
     st.sampled_from([300, 2000]),

@@ -35,6 +35,11 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("paged", {}),
     ("paged", {"block_size": 4}),
     ("paged", {"prefix_cache": False}),
+    ("radix", {}),
+    ("radix", {"page_size": 4}),
+    ("radix", {"reserve_full_isl": False}),
+    ("radix", {"prefix_cache": False}),
+    ("radix", {"eviction": "arc"}),
 ]
 KINDS = ("full", "windowed", "chunked")
 variants = st.sampled_from(VARIANTS)

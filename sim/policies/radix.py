@@ -1,0 +1,313 @@
+"""`radix`: a tree of cached token runs over a pool of slots, as SGLang keeps it.
+
+SGLang's ``RadixCache`` (`sim.radix`) behind the policy interface.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+
+from sim.budget import Budget
+from sim.errors import IntegrityError
+from sim.eviction.cache import evictor_of
+from sim.paging.occupancy import final_length
+from sim.paging.reads import reads_of_run, reads_of_step
+from sim.paging.run import due_in
+from sim.paging.spec import GroupSpec, Layout
+from sim.policies.base import Policy, Usage
+from sim.policies.radix_run import RadixRun, pages_begun, surplus_found
+from sim.radix.manager import RadixManager
+from sim.radix.node import Node
+from sim.sequence import Sequence, Status
+from sim.step import Cells, Copy, Count, Placement, Reads, Step
+from workloads.errors import InputError
+from workloads.plugins import option
+
+
+class _Refusal(NamedTuple):
+    """Who was refused last, with which hit, and whether for all of its tokens."""
+
+    seq: Sequence | None
+    hit: int
+    whole: bool
+
+
+class Radix(Policy):
+    """One slot a token (or pages of several); what is computed stays in a radix tree.
+
+    Prompts enter the tree chunk by chunk as they are computed, outputs when their sequence ends,
+    to the token. A sequence locks the path that it runs on; what nobody has locked is free to be
+    had, and is evicted leaf by leaf when slots are missing. All layers are kept in full.
+    """
+
+    name = "radix"
+    can_fork: ClassVar[bool] = True
+
+    @dataclass(frozen=True)
+    class Options:
+        """How slots are made, found and given up."""
+
+        page_size: int = option(1, "tokens of a page, the unit of allocation and sharing", low=1)
+        prefix_cache: bool = option(True, "keep what sequences leave, and let others find it")
+        eviction: str = option("lru", "eviction policy that picks the leaf (sim.eviction)")
+        reserve_full_isl: bool = option(
+            True, "admit a sequence only when there is room for all its tokens, not a first chunk"
+        )
+
+    options: Options
+
+    def __init__(self, budget: Budget, options: Options | None = None) -> None:
+        super().__init__(budget, options)
+        if any(group.kind == "recurrent" for group in self.groups):
+            raise InputError(f"radix: {budget.model.name} has recurrent layers, which it lacks")
+        size = self.period = self.options.page_size
+        self.cell = sum(self.cell_bytes)
+        pages = budget.bytes // (size * self.cell)
+        if not pages:
+            raise InputError(
+                f"{budget.bytes} bytes of K/V memory hold no page of {size} tokens of"
+                f" {budget.model.name} ({self.cell} bytes each)"
+            )
+        specs = tuple(GroupSpec(g.kind, size, g.window, "", g.layer_ids) for g in self.groups)
+        self.layout = Layout(specs, pages, size * self.cell)
+        self.manager = RadixManager(
+            pages, size, evictor_of(self.options.eviction, pages * size), self.options.prefix_cache
+        )
+        self._seqs: dict[int, Sequence] = {}
+        self._root = self.manager.tree.root
+        self._found: tuple[Sequence | None, Node] = (None, self._root)
+        self._refusal = _Refusal(None, 0, False)
+        self._looked_up: Sequence | None = None
+        self._chunks: dict[int, Sequence] = {}
+        self._visits = 0
+
+    # What the scheduler asks.
+
+    def lookup(self, seq: Sequence) -> int:
+        """Tokens of the longest cached prefix, the last token of the sequence left out."""
+        node = self._root
+        if self.manager.caching and seq.reads_cache:
+            node = self.manager.tree.match(seq.path, seq.tokens - 1)
+        self._found = (seq, node)
+        return node.end
+
+    def _hit_of(self, seq: Sequence, tokens: int) -> Node:
+        """What the last lookup found, which was that of ``seq`` if it found anything."""
+        if not tokens:
+            return self._root
+        asked, node = self._found
+        if asked is not seq or node.end != tokens:
+            raise IntegrityError(f"{seq!r} takes over {tokens} tokens that were not looked up")
+        return node
+
+    def can_ever_hold(self, seq: Sequence) -> bool:
+        """Whether there is a page for every page of it."""
+        return self.manager.pages_for(final_length(seq)) <= self.manager.pool.size
+
+    def can_admit(self, seq: Sequence, hit: int) -> bool:
+        """The gate: there must be room for all tokens that the sequence has so far."""
+        if not self.options.reserve_full_isl:
+            return True
+        if self.manager.lacking(self._hit_of(seq, hit), seq.tokens) <= 0:
+            return True
+        self._refusal = _Refusal(seq, hit, True)
+        return False
+
+    def due_residues(self, seq: Sequence) -> Collection[int]:
+        """Where a page is begun."""
+        return (0,)
+
+    def stays_refused(self, seq: Sequence) -> bool:
+        """Whether neither room nor hit can grow; what is evicted of the hit makes no room."""
+        refusal = self._refusal
+        if refusal.seq is not seq:
+            return False
+        if seq.status is Status.SWAPPED or not self.manager.caching or not seq.reads_cache:
+            return True
+        if not refusal.whole and refusal.hit:
+            return False
+        if self.manager.tree.reach(seq.path, seq.tokens - 1) != refusal.hit:
+            return False
+        self._looked_up = seq
+        return True
+
+    # What the scheduler does.
+
+    def allocate(self, seq: Sequence, n: int, hit: int = 0) -> bool:
+        """Pages for ``n`` tokens, after those of the prefix that the last lookup found."""
+        manager = self.manager
+        holding = manager.holdings.get(seq.id)
+        if holding is None:
+            node = self._hit_of(seq, hit)
+            if not manager.admit(seq.id, seq.path, node, n, final_length(seq)):
+                self._refusal = _Refusal(seq, hit, False)
+                return False
+            self._seqs[seq.id] = seq
+            holding = manager.holdings[seq.id]
+        elif not manager.extend(holding, seq.computed, n):
+            return False
+        self._visits += 1
+        if holding.prefilling:
+            self._chunks[seq.id] = seq
+        return True
+
+    def release(self, seq: Sequence) -> None:
+        """Unlock the path; the rest goes into the tree, but that of a preempted sequence is lost.
+
+        SGLang's ``cache_finished_req``, which a retraction calls without inserting.
+        """
+        holding = self.manager.holdings.get(seq.id)
+        if holding is None:
+            return
+        del self._seqs[seq.id]
+        self._chunks.pop(seq.id, None)
+        self._visits -= holding.end > seq.computed
+        cached = seq.status not in (Status.PREEMPTED, Status.SWAPPED)
+        self.manager.leave(seq.id, seq.computed, cached)
+
+    def commit(self, step: Step) -> Placement:
+        """Chunks of prompts go into the tree (``cache_unfinished_req``); whole pages are read."""
+        manager = self.manager
+        for seq in self._chunks.values():
+            holding = manager.holdings[seq.id]
+            manager.cache(holding, holding.end)
+            holding.prefilling = holding.end < seq.tokens
+        self._chunks.clear()
+        self._looked_up = None
+        manager.tokens += len(step.runs) - self._visits
+        self._visits = 0
+        starts, sizes = (
+            np.array([(start, n) for _, start, n in step.runs], dtype=np.int64).reshape(-1, 2).T
+        )
+        reads = tuple(
+            reads_of_step(group, spec, starts, starts + sizes)
+            for group, spec in zip(self.groups, self.layout.groups, strict=True)
+        )
+        return self.placed(step, reads)
+
+    def fork(self, parent: Sequence, child: Sequence) -> bool:
+        """Full pages are shared, by way of the tree; a page that is not full is copied."""
+        holding, size = self.manager.holdings[parent.id], self.options.page_size
+        copied = self.manager.fork(
+            holding, child.id, child.path, parent.computed, final_length(child)
+        )
+        if copied is None:
+            return False
+        self._seqs[child.id] = child
+        source, target, n = copied
+        cells = np.arange(n, dtype=np.int64)
+        for group, cell_bytes in enumerate(self.cell_bytes if n else ()):
+            self._copies.append(
+                Copy("cow", group, source * size + cells, target * size + cells, n * cell_bytes)
+            )
+        return True
+
+    def swap_in(self, seq: Sequence) -> int | None:
+        """Pages of its own for all that comes back, and nothing of it in the tree."""
+        node = self._root
+        if not self.manager.admit(seq.id, seq.path, node, seq.computed, final_length(seq)):
+            self._refusal = _Refusal(seq, 0, True)
+            return None
+        self._seqs[seq.id] = seq
+        self.manager.holdings[seq.id].prefilling = not seq.is_decoding
+        return self.held_bytes(seq)
+
+    def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> RadixRun | None:
+        """Closed form: what is taken and evicted follows from the lengths alone."""
+        waiting, self._looked_up = self._looked_up, None
+        lengths = np.array([seq.computed for seq in seqs], dtype=np.int64)
+        begun = pages_begun(lengths, self.period, steps)
+        steps = int(np.searchsorted(begun, self.manager.available, side="right"))
+        if not steps:
+            return None
+        return RadixRun(
+            self.manager,
+            seqs,
+            steps,
+            due_in(self, seqs),
+            partial(self._foreseen, seqs, lengths, begun),
+            partial(self._renew, waiting),
+        )
+
+    def _renew(self, waiting: Sequence | None) -> None:
+        """Every step looks a waiting sequence up, which keeps what it would hit from eviction."""
+        if waiting is not None:
+            self.lookup(waiting)
+
+    def _foreseen(
+        self, seqs: SequenceOf[Sequence], lengths: Cells, begun: Cells, steps: int
+    ) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
+        reads = tuple(
+            reads_of_run(group, spec, lengths, steps)
+            for group, spec in zip(self.groups, self.layout.groups, strict=True)
+        )
+        now, size = self.usage()[0], self.period
+        live = now.live + len(lengths) * np.arange(1, steps + 1, dtype=np.int64)
+        free = now.free - begun[:steps] * size
+        internal: Count = 0
+        if size > 1:
+            finals = np.array([self.manager.holdings[seq.id].final for seq in seqs])
+            internal = now.internal + surplus_found(lengths, finals, size, steps)
+        reserved: Count = now.capacity - live - free - internal
+        usage = Usage(now.capacity, live, reserved, internal, free, 0, now.shared, self.cell)
+        return reads, (usage,)
+
+    # Questions.
+
+    def usage(self) -> tuple[Usage, ...]:
+        """One pool. What is cached and not locked is free: it can be had at once."""
+        manager, size = self.manager, self.options.page_size
+        tree, capacity = manager.tree, manager.pool.size * size
+        free = manager.pool.free * size + tree.evictable
+        live = tree.protected + manager.tokens
+        reserved = capacity - free - live - manager.surplus
+        return (Usage(capacity, live, reserved, manager.surplus, free, 0, tree.shared, self.cell),)
+
+    def holders(self) -> Iterable[int]:
+        """Ids of all sequences that hold pages."""
+        return self._seqs.keys()
+
+    def cache_name(self, cache: int) -> str:
+        """What the pool is called in pictures."""
+        return "token slots"
+
+    def cells_of(self, seq: Sequence, group: int = 0) -> tuple[Cells, Cells]:
+        """All positions, in slots; slots are counted page after page."""
+        holding, size = self.manager.holdings[seq.id], self.options.page_size
+        pages = self.manager.pages_held(holding)
+        positions = np.arange(max(holding.end, seq.computed), dtype=np.int64)
+        entry, offset = np.divmod(positions, size)
+        return positions, pages[entry] * size + offset
+
+    def owners(self, cache: int = 0) -> Cells:
+        """Live slots by owner; -3 for the rest of a held page, -1 also for what is only cached."""
+        size = self.options.page_size
+        owners = np.full((self.manager.pool.size, size), -1, dtype=np.int64)
+        for owner, holding in self.manager.holdings.items():
+            own = holding.own()
+            owners[own] = -3
+            live = max(holding.end, self._seqs[owner].computed) - holding.node.end
+            slots = (own[:, None] * size + np.arange(size)).ravel()[:live]
+            owners.ravel()[slots] = owner
+            for node in self.manager.tree.path_to(holding.node):
+                owners[node.pages] = owner if node.locks == 1 else -2
+        return owners.ravel()
+
+    def check_integrity(self) -> None:
+        """Pages and locks are counted right, and so are tokens."""
+        super().check_integrity()
+        self.manager.check_integrity()
+        if self._seqs.keys() != self.manager.holdings.keys():
+            raise IntegrityError("sequences and holdings differ")
+        tokens = sum(
+            max(holding.end, self._seqs[owner].computed) - holding.node.end
+            for owner, holding in self.manager.holdings.items()
+        )
+        if tokens != self.manager.tokens:
+            raise IntegrityError(f"{tokens} tokens in own pages, counted {self.manager.tokens}")

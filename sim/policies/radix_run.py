@@ -1,0 +1,107 @@
+"""Runs of decode steps over a radix cache, planned as arrays and taken at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Sequence as SequenceOf
+from functools import cached_property
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import IntegrityError
+from sim.paging.run import Due
+from sim.policies.base import DecodeRun, Usage
+from sim.radix.manager import RadixManager
+from sim.sequence import Sequence
+from sim.step import Reads
+
+Ints = NDArray[np.int64]
+
+
+class RadixRun(DecodeRun):
+    """A plan for ``seqs``. due: who begins a page so many steps from now.
+
+    look: makes reads and usage of so many steps. renew: what every step does for a sequence that
+    waits, of which once is enough.
+    """
+
+    def __init__(
+        self,
+        manager: RadixManager,
+        seqs: SequenceOf[Sequence],
+        steps: int,
+        due: Due,
+        look: Callable[[int], tuple[tuple[Reads, ...], tuple[Usage, ...]]],
+        renew: Callable[[], None],
+    ) -> None:
+        self.steps = steps
+        self._manager = manager
+        self._seqs = seqs
+        self._due = due
+        self._look = look
+        self._renew = renew
+        self._applied = False
+
+    @cached_property
+    def _seen(self) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
+        if self._applied:
+            raise IntegrityError("a plan was looked at for the first time after it was applied")
+        return self._look(self.steps)
+
+    @cached_property
+    def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
+        """Whole pages and live pairs, per layer group."""
+        return self._seen[0]
+
+    @cached_property
+    def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
+        """The pool's."""
+        return self._seen[1]
+
+    def apply(self, steps: int) -> None:
+        """Take pages in the order of the steps, and within each in running order."""
+        self._applied = True
+        if self._manager.page_size == 1:
+            self._take_slots(steps)
+        else:
+            self._take_pages(steps)
+        self._manager.tokens += steps * len(self._seqs)
+
+    def _take_slots(self, steps: int) -> None:
+        """One slot a sequence and step: an array of all of them, of which each has a row."""
+        manager, n = self._manager, len(self._seqs)
+        slots = self._taken(n, n * steps).reshape(steps, n)
+        holdings = manager.holdings
+        for seq, row in zip(self._seqs, np.ascontiguousarray(slots.T), strict=True):
+            holdings[seq.id].add(row)
+
+    def _take_pages(self, steps: int) -> None:
+        manager, due = self._manager, [self._due(step) for step in range(steps)]
+        pages = self._taken(len(due[0]), sum(map(len, due)))
+        for index, (_, seq) in enumerate(chain.from_iterable(due)):
+            manager.grew(manager.holdings[seq.id], pages[index : index + 1])
+
+    def _taken(self, first: int, n: int) -> Ints:
+        """``n`` pages, of which the first step takes ``first``."""
+        pages = self._manager.take_one_by_one(first)
+        self._renew()
+        return np.concatenate([pages, self._manager.take_one_by_one(n - first)])
+
+
+def pages_begun(lengths: Ints, page_size: int, steps: int) -> Ints:
+    """Pages that sequences of these lengths begin up to every step of a run, shape (steps,)."""
+    if page_size == 1:
+        return len(lengths) * np.arange(1, steps + 1, dtype=np.int64)
+    first = np.bincount(-lengths % page_size, minlength=page_size)
+    return np.cumsum(np.resize(first, steps))
+
+
+def surplus_found(lengths: Ints, finals: Ints, page_size: int, steps: int) -> Ints:
+    """Room in last pages that turns up as never to be used, up to every step of a run."""
+    unused = -finals % page_size
+    at = (finals - 1) // page_size * page_size - lengths
+    soon = (at >= 0) & (at < steps)
+    found = np.bincount(at[soon], weights=unused[soon], minlength=steps)
+    return np.cumsum(found.astype(np.int64))

@@ -1,0 +1,232 @@
+"""Who holds which pages: sequences, over a radix tree that keeps what they leave.
+
+What SGLang does around its tree: ``python/sglang/srt/mem_cache/common.py`` (evict what is missing,
+then allocate), ``cache_unfinished_req`` and ``cache_finished_req`` of ``radix_cache.py``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from sim.errors import IntegrityError
+from sim.eviction.base import Evictor
+from sim.radix.node import Node
+from sim.radix.pool import pool_of
+from sim.radix.tree import NO_PAGES, RadixTree
+from sim.step import Cells
+from workloads.request import PrefixPath
+
+_MANY_PIECES = 64
+
+
+class Holding:
+    """What one sequence holds: a locked path of the tree, and pages of its own behind it.
+
+    node: where the locked path ends. path: its prefix identity. pages: number of its own pages.
+    end: tokens that room was last made for. final: tokens it will have in the end. surplus: room
+    in its last page that it will never use, as far as it is known. prefilling: whether its tokens
+    are still put into the tree as they are computed.
+    """
+
+    __slots__ = ("_pieces", "end", "final", "node", "pages", "path", "prefilling", "surplus")
+
+    def __init__(self, node: Node, path: PrefixPath, end: int, final: int) -> None:
+        self.node = node
+        self.path = path
+        self.end = end
+        self.final = final
+        self.pages = self.surplus = 0
+        self.prefilling = True
+        self._pieces: list[Cells] = []
+
+    def add(self, pages: Cells) -> None:
+        """More pages of its own."""
+        pieces = self._pieces
+        pieces.append(pages)
+        self.pages += len(pages)
+        if len(pieces) == _MANY_PIECES:
+            pieces[:] = [np.concatenate(pieces)]
+
+    def own(self) -> Cells:
+        """Its own pages, in order."""
+        pieces = self._pieces
+        if len(pieces) > 1:
+            pieces[:] = [np.concatenate(pieces)]
+        return pieces[0] if pieces else NO_PAGES
+
+    def keep(self, pages: Cells) -> None:
+        """These are its own pages now."""
+        self._pieces = [pages]
+        self.pages = len(pages)
+
+
+class RadixManager:
+    """``pages`` pages of ``page_size`` tokens, a tree over them, and who holds what.
+
+    caching: whether anything is put into the tree. tokens: of all sequences, in their own pages.
+    surplus: the sum over holdings. holdings: by sequence id. Lengths are in tokens.
+    """
+
+    def __init__(self, pages: int, page_size: int, evictor: Evictor, caching: bool) -> None:
+        self.page_size = page_size
+        self.caching = caching
+        self.pool = pool_of(pages, page_size)
+        self.tree = RadixTree(self.pool, page_size, evictor)
+        self.holdings: dict[int, Holding] = {}
+        self.tokens = self.surplus = 0
+
+    # Room.
+
+    @property
+    def available(self) -> int:
+        """Pages that are free, or can be made so."""
+        return self.pool.free + self.tree.evictable // self.page_size
+
+    def pages_for(self, tokens: int) -> int:
+        """Pages that begin before ``tokens`` tokens are full."""
+        return -(-tokens // self.page_size)
+
+    def lacking(self, node: Node, tokens: int) -> int:
+        """Pages that cannot be had (0 or less: all can) for ``tokens`` tokens, given a hit.
+
+        The path to ``node``, which is hit, cannot be evicted.
+        """
+        kept = 0
+        for each in self.tree.path_to(node):
+            if each.locks:
+                break
+            kept += each.size
+        need = self.pages_for(tokens) - node.end // self.page_size
+        return need - self.available + kept // self.page_size
+
+    def _take(self, n: int) -> Cells:
+        """``n`` pages, which can be had; what is missing is evicted first."""
+        if n > self.pool.free:
+            self.tree.evict(n - self.pool.free)
+        return self.pool.take(n)
+
+    def take_one_by_one(self, n: int) -> Cells:
+        """As ``n`` times one page: nothing is evicted before the last free one is taken."""
+        if n <= self.pool.free:
+            return self.pool.take(n)
+        pieces = []
+        while n:
+            if not self.pool.free:
+                self.tree.evict(1)
+            pieces.append(self.pool.take(min(n, self.pool.free)))
+            n -= len(pieces[-1])
+        return np.concatenate(pieces)
+
+    # Sequences.
+
+    def admit(self, owner: int, path: PrefixPath, node: Node, n: int, final: int) -> bool:
+        """Let ``owner`` hold the path to ``node`` and room for ``n`` more tokens, or answer False."""
+        if self.lacking(node, node.end + n) > 0:
+            return False
+        self.tree.lock(node)
+        self.tree.hit(node)
+        self._grow(self._hold(owner, node, path, final), node.end, n)
+        return True
+
+    def _hold(self, owner: int, node: Node, path: PrefixPath, final: int) -> Holding:
+        holding = self.holdings[owner] = Holding(node, path, node.end, final)
+        return holding
+
+    def extend(self, holding: Holding, computed: int, n: int) -> bool:
+        """Make room for ``n`` tokens after the ``computed`` ones, or answer False."""
+        if self.pages_for(computed + n) - self.pages_of(holding) > self.available:
+            return False
+        self._grow(holding, computed, n)
+        return True
+
+    def pages_of(self, holding: Holding) -> int:
+        """Pages of the path and its own."""
+        return holding.node.end // self.page_size + holding.pages
+
+    def _grow(self, holding: Holding, computed: int, n: int) -> None:
+        missing = self.pages_for(computed + n) - self.pages_of(holding)
+        if missing > 0:
+            self.grew(holding, self._take(missing))
+        self.tokens += n
+        holding.end = computed + n
+
+    def grew(self, holding: Holding, pages: Cells) -> None:
+        """``holding`` has these pages too."""
+        holding.add(pages)
+        surplus = self.pages_of(holding) * self.page_size - holding.final
+        if surplus > holding.surplus:
+            self.surplus += surplus - holding.surplus
+            holding.surplus = surplus
+
+    def cache(self, holding: Holding, end: int) -> None:
+        """Its first ``end`` tokens are computed: the full pages become part of the tree.
+
+        It goes on with the tree's pages; those of its own that hold the same are freed.
+        """
+        if not self.caching:
+            return
+        before, own = holding.node, holding.own()
+        pages = (end - before.end) // self.page_size
+        if not pages:
+            return
+        stop = before.end + pages * self.page_size
+        node, spare = self.tree.insert(before, holding.path, stop, own[:pages])
+        self.tree.lock(node, below=before)
+        self.tokens -= stop - before.end
+        holding.node = node
+        holding.keep(own[pages:])
+        self._give(own[:spare])
+
+    def leave(self, owner: int, computed: int, cached: bool) -> None:
+        """``owner`` leaves; its ``computed`` tokens are put into the tree if ``cached``."""
+        holding = self.holdings.pop(owner)
+        own, node = holding.own(), holding.node
+        self.tokens -= max(holding.end, computed) - node.end
+        self.surplus -= holding.surplus
+        kept = max((computed - node.end) // self.page_size, 0) if cached and self.caching else 0
+        spare = kept
+        if kept:
+            stop = node.end + kept * self.page_size
+            _, spare = self.tree.insert(node, holding.path, stop, own[:kept])
+        self._give(own[:spare])
+        self._give(own[kept:])
+        self.tree.unlock(node)
+
+    def _give(self, pages: Cells) -> None:
+        if len(pages):
+            self.pool.give(pages)
+
+    def fork(
+        self, parent: Holding, child: int, path: PrefixPath, computed: int, final: int
+    ) -> tuple[int, int, int] | None:
+        """Let ``child`` hold the ``computed`` tokens of ``parent``, or answer None.
+
+        Full pages are shared, by way of the tree. The rest is copied to a page of the child's
+        own; answers (source page, target page, tokens), with 0 tokens where nothing is copied.
+        """
+        if not self.caching or (computed % self.page_size and not self.available):
+            return None
+        self.cache(parent, computed)
+        node, rest = parent.node, computed % self.page_size
+        self.tree.lock(node)
+        holding = self._hold(child, node, path, final)
+        holding.prefilling = False
+        self._grow(holding, node.end, rest)
+        return (int(parent.own()[0]), int(holding.own()[0]), rest) if rest else (0, 0, 0)
+
+    # Looking at it.
+
+    def pages_held(self, holding: Holding) -> Cells:
+        """All pages of a sequence, in order of their tokens."""
+        return np.concatenate([self.tree.pages_to(holding.node), holding.own()])
+
+    def check_integrity(self) -> None:
+        """Raise `IntegrityError` where pages are lost or doubled, or the tree is unsound."""
+        owned = [node.pages for node in self.tree.nodes()]
+        owned += [holding.own() for holding in self.holdings.values()]
+        self.pool.check_integrity(np.concatenate([NO_PAGES, *owned]))
+        self.tree.check_integrity(Counter(id(each.node) for each in self.holdings.values()))
+        if sum(each.surplus for each in self.holdings.values()) != self.surplus:
+            raise IntegrityError("surplus room is miscounted")
