@@ -100,9 +100,12 @@ def _draw_groups(rng: Random, kind: str, config: Record) -> None:
             _swa(rng, size * k) if name == "swa" else {"block_size": size * k, "kind": name}
             for name, k in shape
         ]
-        # Groups of one model share their window more often than not.
+        # Groups of one model share their window more often than not; groups that are all equal
+        # would be one group.
         windows = [group for group in config["groups"] if group["kind"] == "swa"]
-        if not mixed and rng.random() < 0.6:
+        if len(windows) == len(config["groups"]):
+            windows[1]["window"] = windows[0]["window"] + rng.randint(1, 2 * size)
+        elif not mixed and rng.random() < 0.6:
             for group in windows:
                 group["window"] = windows[0]["window"]
     elif kind == "chunked_local":

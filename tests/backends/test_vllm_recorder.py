@@ -41,6 +41,9 @@ def test_what_is_drawn_is_what_the_format_allows(draw):
     sizes = [group["block_size"] for group in config["groups"]]
     smallest = config["block_size"]
     assert all(size % smallest == 0 for size in sizes)
+    # vLLM wants groups that differ where there are several.
+    groups = config["groups"]
+    assert len(groups) == 1 or any(group != groups[0] for group in groups)
     assert config["enable_chunked_prefill"] or (
         config["max_num_batched_tokens"] >= config["max_model_len"]
     )
