@@ -123,7 +123,7 @@ class _Scanner:
                     return
                 self.skip()
         raise InputError(
-            f"{self._source.path}: expected a JSON document with {step!r} in its place"
+            f"{self._source.path}: expected JSON with {step!r} on the way to the requests"
         )
 
     def elements(self) -> Iterator[None]:

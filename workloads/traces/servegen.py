@@ -146,7 +146,7 @@ class _Lengths:
     def __init__(self, path: str) -> None:
         try:
             with open(path, encoding="utf-8") as file:
-                self._shares: dict[str, dict[str, str]] = json.load(file)
+                self._shares = dict[str, dict[str, str]](json.load(file).items())
             self._starts = sorted(map(int, self._shares))
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
