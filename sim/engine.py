@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import simpy
 from numpy.typing import NDArray
-from simpy.events import Event, EventPriority
+from simpy.events import Event
 
 from sim.clock import TICKS_PER_SECOND, ticks_of, to_seconds, to_ticks
 from sim.forking import Forking, sequences_of
+from sim.instant import Turn
 from sim.link import HostLink
 from sim.policies.base import DecodeRun, Policy
 from sim.recorder import Recorder
@@ -28,29 +29,14 @@ from sim.timing.base import TimeModel
 from sim.work import work_of, work_of_run
 from workloads.request import Request
 
-AFTER_EVERYTHING = EventPriority(2)
 LONGEST_RUN = 4096
-
-
-class _StepEnd(Event):
-    """A timeout that comes after everything else that happens at the same time.
-
-    An arrival at the very end of a step is seen by the next step, whichever event was created
-    first; without this, taking several steps at once would change who sees whom.
-    """
-
-    def __init__(self, env: simpy.Environment, seconds: float) -> None:
-        super().__init__(env)
-        self._ok = True
-        self._value = None
-        env.schedule(self, AFTER_EVERYTHING, seconds)
 
 
 class Engine:
     """One replica: a scheduler, a policy and a time model on a shared clock.
 
     ``on_completed(request, seconds)`` is called when all samples of a request are done, or when
-    the request is given up.
+    the request is given up. ``peers``: the turns of the engines that share the clock.
     """
 
     def __init__(
@@ -62,12 +48,14 @@ class Engine:
         recorder: Recorder,
         on_completed: Callable[[Request, float], None],
         exact_steps: bool = False,
+        peers: list[Turn] | None = None,
     ) -> None:
         self.policy = policy
         self.scheduler = scheduler
         self.recorder = recorder
         self.exact_steps = exact_steps
         self._env = env
+        self._turn = Turn(env, [] if peers is None else peers)
         self._time_model = time_model
         self._link = HostLink(env, time_model)
         self._on_completed = on_completed
@@ -76,6 +64,7 @@ class Engine:
         self._forking = Forking(policy, scheduler, self._new_sequence)
         self._idle: Event | None = None
         self._last_step = 1
+        self._quiet = 0.0
         env.process(self._serve())
 
     def submit(self, request: Request) -> None:
@@ -88,6 +77,7 @@ class Engine:
         self._unfinished[request.id] = sequences_of(request)
         self._forking.expect(request)
         self.scheduler.add(seq)
+        self._turn.wake()
         if self._idle is not None:
             self._idle.succeed()
             self._idle = None
@@ -107,10 +97,10 @@ class Engine:
         stalled = 0
         while True:
             if not self.scheduler.has_work:
+                self._turn.rest()
                 self._idle = self._env.event()
                 yield self._idle
-            while self._env.peek() <= self._env.now:
-                yield _StepEnd(self._env, 0)
+            yield from self._turn.settled()
             run = self._plan()
             if run is not None:
                 yield from self._leap(*run)
@@ -134,7 +124,7 @@ class Engine:
         placement = self.policy.commit(step)
         ticks = to_ticks(float(self._time_model.seconds(work_of(step, placement))))
         self.recorder.occupied(self.policy.usage(), np.array([ticks]))
-        yield _StepEnd(self._env, to_seconds(ticks))
+        yield self._turn.step_end(to_seconds(ticks))
         self.recorder.step(start, start + ticks, step, placement)
         self._last_step = max(1, ticks)
         self._sample()
@@ -176,7 +166,7 @@ class Engine:
         if steps < 1:
             return None
         now = to_ticks(self._env.now)
-        horizon = self._env.peek()
+        horizon = self._turn.horizon()
         if horizon != float("inf"):
             steps = min(steps, (to_ticks(horizon) - now) // self._last_step + 2)
         plan = self.policy.plan_run(batch, steps)
@@ -184,6 +174,7 @@ class Engine:
             return None
         seconds = np.broadcast_to(self._time_model.seconds(work_of_run(plan, batch)), plan.steps)
         ends = now + np.cumsum(ticks_of(seconds))
+        self._quiet = to_seconds(int(ends[-1]) - now)
         # A step may start before the horizon, not at it; the step that reaches it is the last.
         until = min(horizon * TICKS_PER_SECOND, self.recorder.samples.due)
         return plan, ends[: int(np.searchsorted(ends, until)) + 1]
@@ -194,7 +185,7 @@ class Engine:
         steps = len(ends)
         plan.apply(steps)
         self.scheduler.schedule_run(steps)
-        yield _StepEnd(self._env, to_seconds(int(ends[-1]) - now))
+        yield self._turn.step_end(to_seconds(int(ends[-1]) - now), self._quiet)
         refusals = self.scheduler.refusals_per_step * steps
         self.recorder.run(now, ends, len(self.scheduler.batch), plan, refusals)
         self._last_step = max(1, (int(ends[-1]) - now) // steps)

@@ -1,0 +1,83 @@
+"""The order of what happens at one instant, also where several engines share a clock.
+
+First arrivals, transfers and the like; then the ends of steps, engine after engine, and all that
+these set off; last, engine after engine, the engines plan on. So a step sees every arrival up to
+the instant at which it starts, whichever event was created first, and taking several steps at
+once changes nothing.
+
+An engine that takes several steps at once must not miss what another does meanwhile. What others
+can notice of an engine is that it completes requests; each says until when it surely will not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from math import inf
+from typing import Any
+
+import simpy
+from simpy.events import Event, EventPriority
+
+_ENDS = 2
+"""Priority of the first engine's step ends; SimPy's own are 0 and 1."""
+_STARTS = 1 << 20
+
+
+class _StepEnd(Event):
+    """A timeout with a priority of its own."""
+
+    def __init__(self, env: simpy.Environment, seconds: float, priority: int) -> None:
+        super().__init__(env)
+        self._ok = True
+        self._value = None
+        env.schedule(self, EventPriority(priority), seconds)
+
+
+class Turn:
+    """One engine's place among those that share a clock.
+
+    peers: the turns of all engines on the clock, in order; the new one appends itself.
+    quiet_until: before this time (seconds) the engine completes nothing, as long as nothing is
+    submitted to it.
+    """
+
+    def __init__(self, env: simpy.Environment, peers: list[Turn]) -> None:
+        self.quiet_until = inf
+        self._busy_until = 0.0
+        self._env = env
+        self._index = len(peers)
+        self._peers = peers
+        peers.append(self)
+
+    def wake(self) -> None:
+        """Something was submitted: the engine looks at it when its step is over."""
+        self.quiet_until = max(self._env.now, self._busy_until)
+
+    def rest(self) -> None:
+        """The engine has nothing to do."""
+        self.quiet_until = inf
+
+    def settled(self) -> Generator[Event, Any, None]:
+        """Wait for whatever else happens at this instant."""
+        env, own = self._env, _STARTS + self._index
+        last = (env.now, own)
+        while env._queue and env._queue[0][:2] < last:
+            yield _StepEnd(env, 0, own)
+
+    def step_end(self, seconds: float, quiet: float = 0.0) -> Event:
+        """The end of a step of so many seconds.
+
+        quiet: seconds from now before which nothing is completed, if more than those of the step.
+        """
+        now = self._env.now
+        self._busy_until = now + seconds
+        self.quiet_until = now + max(seconds, quiet)
+        return _StepEnd(self._env, seconds, _ENDS + self._index)
+
+    def horizon(self) -> float:
+        """Time of the next event that may concern the engine; infinite if there is none."""
+        if len(self._peers) == 1:
+            return self._env.peek()
+        quiet = min(peer.quiet_until for peer in self._peers if peer is not self)
+        others = (time for time, _, _, event in self._env._queue if type(event) is not _StepEnd)
+        return min(quiet, min(others, default=inf))
