@@ -1,0 +1,1 @@
+"""Several replicas behind one router, disaggregated prefill and decode, tiers for K/V."""

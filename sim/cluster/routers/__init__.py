@@ -1,0 +1,1 @@
+"""Routers, one a file; found through the entry-point group ``kvlab.routers``."""
