@@ -121,6 +121,57 @@ class ConstantRate(_Rated):
 
 
 @dataclass(frozen=True)
+class OnOff(_Rated):
+    """Phases of traffic and of silence: a Poisson process that is switched on and off.
+
+    Both kinds of phases have exponential lengths; the first is on. While on, sessions start at
+    ``rate * (on + off) / on``, so that ``rate`` is the mean in the long run.
+    """
+
+    name = "on-off"
+    rate: float = _rate()
+    on: float = option(10.0, "mean length of a phase with traffic, seconds", low=1e-6, high=1e9)
+    off: float = option(30.0, "mean length of a silent phase, seconds", low=0, high=1e9)
+
+    def batches(self, rng: np.random.Generator) -> Iterator[Seconds]:
+        """Poisson times on the clock of the phases that are on, then spread over all."""
+        inner = Poisson(self.rate * (self.on + self.off) / self.on).batches(rng)
+        ends = np.cumsum(rng.exponential(self.on, _BATCH))
+        silence = np.concatenate(([0.0], np.cumsum(rng.exponential(self.off, _BATCH))))
+        for times in inner:
+            while times[-1] >= ends[-1]:
+                more = ends[-1] + np.cumsum(rng.exponential(self.on, _BATCH))
+                quiet = silence[-1] + np.cumsum(rng.exponential(self.off, _BATCH))
+                # Phases that are over are forgotten.
+                over = int(np.searchsorted(ends, times[0], side="right"))
+                ends = np.concatenate((ends[over:], more))
+                silence = np.concatenate((silence[over:], quiet))
+            yield times + silence[np.searchsorted(ends, times, side="right")]
+
+
+@dataclass(frozen=True)
+class Diurnal(_Rated):
+    """Day and night: a Poisson process whose rate swings like a sine.
+
+    The rate at time t is ``rate * (1 + swing * cos(2 pi (t - peak) / period))``: ``rate`` is the
+    mean over whole periods.
+    """
+
+    name = "diurnal"
+    rate: float = _rate()
+    period: float = option(86_400.0, "seconds from peak to peak", low=1e-3, high=1e9)
+    swing: float = option(0.8, "how far the rate goes up and down, as a share", low=0, high=1)
+    peak: float = option(43_200.0, "a second at which the rate is highest", low=0, high=1e9)
+
+    def batches(self, rng: np.random.Generator) -> Iterator[Seconds]:
+        """Thinning: times at the highest rate, each kept with the share that the rate then has."""
+        for times in Poisson(self.rate * (1 + self.swing)).batches(rng):
+            phase = 2 * np.pi * (times - self.peak) / self.period
+            share = (1 + self.swing * np.cos(phase)) / (1 + self.swing)
+            yield times[rng.random(times.size) < share]
+
+
+@dataclass(frozen=True)
 class AtOnce(OpenLoop):
     """Everything is there at time 0 (offline work)."""
 

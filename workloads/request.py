@@ -22,6 +22,11 @@ from workloads.errors import InputError
 
 PrefixPath = tuple[tuple[int, int], ...]
 
+OUTPUTS = 2**62
+"""Where a workload numbers branches by what traces say, those that are nobody else's (outputs,
+mostly) start here, so that both can be counted on without an end.
+"""
+
 
 @dataclass(slots=True)
 class Request:

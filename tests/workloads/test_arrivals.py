@@ -12,7 +12,9 @@ from workloads.arrivals import (
     AtOnce,
     ClosedLoop,
     ConstantRate,
+    Diurnal,
     Gamma,
+    OnOff,
     OpenLoop,
     Poisson,
     Replay,
@@ -66,6 +68,36 @@ def test_replay_ends_with_its_trace() -> None:
     assert times_of(Replay(AZURE, speedup=10.0), 100) == pytest.approx(np.array(AZURE_TIMES) / 10)
     stretched = times_of(Replay(AZURE).at_rate(2.0), 100)
     assert stretched[-1] == pytest.approx(4 / 2.0)
+
+
+def test_on_off_has_phases() -> None:
+    process = OnOff(rate=2.0, on=20.0, off=60.0)
+    times = times_of(process, 60_000)
+    assert len(times) / times[-1] == pytest.approx(2.0, rel=0.1)
+    gaps = np.diff(times)
+    # Eight a second while on; a silence of a minute on average after some 160 of them.
+    silences = gaps[gaps > 3.0]
+    assert silences.mean() == pytest.approx(60.0, rel=0.15)
+    assert gaps[gaps <= 3.0].mean() == pytest.approx(1 / 8, rel=0.05)
+    assert len(times) / len(silences) == pytest.approx(160, rel=0.15)
+    assert OnOff(rate=3.0, off=0.0).at_rate(1.5) == OnOff(rate=1.5, off=0.0)
+
+
+def test_diurnal_has_a_peak() -> None:
+    process = Diurnal(rate=5.0, period=1000.0, swing=0.6, peak=250.0)
+    times = times_of(process, 50_000)
+    assert len(times) / times[-1] == pytest.approx(5.0, rel=0.02)
+    counts = np.histogram(times % 1000.0, bins=10, range=(0, 1000))[0] / (times[-1] / 10)
+    middles = np.arange(50, 1000, 100)
+    expected = 5.0 * (1 + 0.6 * np.cos(2 * np.pi * (middles - 250) / 1000))
+    assert counts == pytest.approx(expected, rel=0.08)
+
+
+@pytest.mark.parametrize("process", [OnOff(), OnOff(on=0.01, off=5.0), Diurnal(swing=1.0)])
+def test_times_never_fall(process: Arrivals) -> None:
+    times = times_of(process, 10_000)
+    assert times[0] >= 0
+    assert (np.diff(times) >= 0).all()
 
 
 def test_same_seed_same_times() -> None:
@@ -144,7 +176,10 @@ def test_the_last_session_is_cut_to_the_number_of_requests() -> None:
     assert sizes == [3, 2]
 
 
-@pytest.mark.parametrize("process", [Poisson(2.5), Gamma(1.0, 4.0), ClosedLoop(3), AtOnce()])
+@pytest.mark.parametrize(
+    "process",
+    [Poisson(2.5), Gamma(1.0, 4.0), OnOff(3.0, 1.0), Diurnal(2.0), ClosedLoop(3), AtOnce()],
+)
 def test_text_form_reads_back(process: Arrivals) -> None:
     assert Arrivals.of(str(process)) == process
 

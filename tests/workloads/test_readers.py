@@ -13,9 +13,9 @@ import pytest
 from workloads.arrivals import ClosedLoop, ConstantRate
 from workloads.errors import InputError
 from workloads.prefix import check_path, common_prefix
-from workloads.request import Request, Workload
+from workloads.request import OUTPUTS, Request, Workload
 from workloads.spec import WORKLOADS, reader_of, workload_of
-from workloads.traces.base import OUTPUTS, Trace
+from workloads.traces.base import Trace
 from workloads.traces.items import Documents, Items, members_of
 from workloads.traces.jsonl import Jsonl
 from workloads.traces.sharegpt import ShareGPTFile

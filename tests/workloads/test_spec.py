@@ -70,6 +70,11 @@ def test_classes_that_are_not_registered() -> None:
         ("workloads.synthetic.chat:Chta", {}, "workload 'workloads.synthetic.chat:Chta' cannot"),
         ("workloads.lengths:Constant:tokens=3", {}, "is not a workload"),
         ("workloads.prefix:PrefixTree", {}, "expected a dataclass"),
+        ("agent", {"max_context": 5000}, "agent: max_context: expected at least 18144"),
+        ("rag", {"documents": 10**6, "retrieved": 4}, "expected fewer than 2**62 sequences"),
+        ("multi-tenant", {"tenants": "a=chat"}, "expected CLASS@PRIORITY=WORKLOAD; ..., got 'a="),
+        ("multi-tenant", {"tenants": "a@0=chta"}, "unknown workload 'chta'; did you mean 'chat'"),
+        ("multi-tenant", {"tenants": "a@0=chat:arrivals=closed"}, "a: expected sessions that st"),
     ],
 )
 def test_what_cannot_be_made_is_named(spec: str, options: dict[str, object], message: str) -> None:
@@ -94,6 +99,23 @@ def test_listing() -> None:
     assert "path" not in [line.name for line in azure.options]
 
 
-@pytest.mark.parametrize("name", ["alpaca", "batch", "chat", "long-context", "sharegpt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "agent",
+        "alpaca",
+        "batch",
+        "beam-search",
+        "chat",
+        "client-mix",
+        "code",
+        "few-shot",
+        "long-context",
+        "multi-tenant",
+        "parallel-sampling",
+        "rag",
+        "sharegpt",
+    ],
+)
 def test_registered_names_are_the_classes_own(name: str) -> None:
     assert workload_of(name).name == name

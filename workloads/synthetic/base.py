@@ -14,20 +14,23 @@ from workloads.lengths import Lengths
 from workloads.plugins import check_options, option
 from workloads.request import Request, Session, Traffic, Workload
 from workloads.sessions import numbered
-
-BATCH = 1024
-"""Sessions drawn at once: enough to forget numpy's cost a call, few enough for small runs."""
+from workloads.synthetic.draws import BATCH
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthetic(Workload):
-    """A generator. Subclasses make sessions and say when they start."""
+    """A generator: a seed, and at most so many requests."""
 
     requests: int = option(1000, "how many requests", low=1, high=1e9)
     seed: int = option(0, "seed of all that is drawn", low=0, high=2**63 - 1)
 
     def __post_init__(self) -> None:
         check_options(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sessions(Synthetic):
+    """A generator whose subclasses make sessions and say when they start."""
 
     @abstractmethod
     def sessions(self, rng: np.random.Generator) -> Iterator[Session]:
@@ -45,7 +48,7 @@ class Synthetic(Workload):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Online(Synthetic):
+class Online(Sessions):
     """A generator whose sessions arrive over time."""
 
     rate: float | None = option(

@@ -11,11 +11,11 @@ from workloads.arrivals import Arrivals, AtOnce
 from workloads.lengths import SHAREGPT_OUTPUT, SHAREGPT_PROMPT, Lengths
 from workloads.plugins import option
 from workloads.request import Session
-from workloads.synthetic.base import Synthetic, single_turns
+from workloads.synthetic.base import Sessions, single_turns
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch(Synthetic):
+class Batch(Sessions):
     """Offline work: all requests at time 0, so throughput is all that counts."""
 
     name = "batch"

@@ -15,7 +15,8 @@ from workloads.errors import InputError
 from workloads.lengths import MAX_TOKENS, Lengths, Lognormal, Tokens
 from workloads.plugins import check_options, option
 from workloads.request import Request, Session
-from workloads.synthetic.base import BATCH, Online
+from workloads.synthetic.base import Online
+from workloads.synthetic.draws import BATCH
 
 _SYSTEM_BRANCH = 0
 

@@ -11,7 +11,8 @@ import numpy as np
 from workloads.lengths import Lengths, Lognormal
 from workloads.plugins import option
 from workloads.request import Request, Session
-from workloads.synthetic.base import BATCH, Online
+from workloads.synthetic.base import Online
+from workloads.synthetic.draws import BATCH
 
 
 @dataclass(frozen=True, kw_only=True)

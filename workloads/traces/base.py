@@ -11,13 +11,10 @@ from typing import ClassVar, Generic, Literal, TypeVar
 
 from workloads.errors import InputError
 from workloads.plugins import check_options, option
-from workloads.request import PrefixPath, Request, Session, Traffic, Workload
+from workloads.request import OUTPUTS, PrefixPath, Request, Session, Traffic, Workload
 from workloads.sessions import ClosedTraffic, OpenTraffic
 from workloads.traces.head import Head
 from workloads.traces.lines import MAX_SECONDS, Lines, Source
-
-OUTPUTS = 2**62
-"""Branches of outputs that nobody shares start here, where those of prompts end."""
 
 Empty = Literal["refuse", "skip", "one"]
 """What to do with requests without a prompt or an output token (failed ones, mostly)."""

@@ -7,8 +7,7 @@ from itertools import count
 from typing import Any
 
 from workloads.prefix import PrefixTree
-from workloads.request import PrefixPath
-from workloads.traces.base import OUTPUTS
+from workloads.request import OUTPUTS, PrefixPath
 from workloads.traces.lines import Source, shortened
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from workloads.errors import InputError
 from workloads.prefix import PrefixTree
-from workloads.request import PrefixPath, Request, Session
-from workloads.traces.base import OUTPUTS, Trace
+from workloads.request import OUTPUTS, PrefixPath, Request, Session
+from workloads.traces.base import Trace
 from workloads.traces.head import Head
 from workloads.traces.lines import Lines, shortened
 

@@ -17,8 +17,7 @@ from typing import Any, Literal
 
 from workloads.lengths import MAX_TOKENS
 from workloads.plugins import option
-from workloads.request import PrefixPath, Request, Session
-from workloads.traces.base import OUTPUTS
+from workloads.request import OUTPUTS, PrefixPath, Request, Session
 from workloads.traces.head import Head
 from workloads.traces.lines import Lines, shortened
 from workloads.traces.undated import Undated
