@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.model import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec
+from sim.model import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, StateSpec
 
 HEAD_DIM = 32
 
@@ -10,9 +10,17 @@ HEAD_DIM = 32
 def checking_model(kind: str = "full", window: int = 48) -> ModelSpec:
     """Two KV heads of 32 elements for four query heads.
 
-    kind: ``full``; or ``swa`` / ``chunked``, with two windowed layers for each full one.
+    kind: ``full``; or ``swa`` / ``chunked``, with two windowed layers for each full one; or
+    ``hybrid``, one layer each of recurrent state, sliding window and full attention.
     """
     full = _layer("full", None)
+    if kind == "hybrid":
+        state = LayerSpec(
+            state=StateSpec(kind="mamba", d_inner=64, d_state=8, d_conv=4, dt_rank=4),
+            feed_forward=FeedForwardSpec(intermediate=256),
+        )
+        beside = (state, _layer("swa", window), full)
+        return ModelSpec("checking-hybrid", beside, hidden=128, vocab=256)
     layers = (full,) if kind == "full" else (_layer(kind, window), _layer(kind, window), full)
     return ModelSpec(f"checking-{kind}", layers, hidden=128, vocab=256)
 

@@ -26,8 +26,8 @@ class Scenario:
     """A model, a memory, traffic and ways to run it.
 
     model: kind of attention of `checking_model`, or a model of its own. tokens: memory, in tokens
-    with every layer cached in full. options: of the policy. scheduling: options of the scheduler.
-    at_once: take runs of decode steps as one.
+    with every layer cached in full; states come on top. options: of the policy. scheduling: options
+    of the scheduler. at_once: take runs of decode steps as one.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Scenario:
         model = checking_model(self.model) if isinstance(self.model, str) else self.model
         return Budget(
             model,
-            self.tokens * model.token_bytes(self.kv_type),
+            self.tokens * model.token_bytes(self.kv_type) + self.max_seqs * model.state_bytes,
             self.kv_type,
             self.kv_type,
             max_seqs=self.max_seqs,
@@ -94,6 +94,13 @@ class Outcome:
 SWAP = {"preemption": "swap"}
 TIGHT = 512
 """Cells that the running sequences of `Mixed` fill; llama.cpp's caches come in steps of 256."""
+HOLES: Mapping[str, Any] = {
+    "tokens": 3072,
+    "max_seqs": 6,
+    "batched": 1024,
+    "workload": Mixed(requests=10, prompt=1000, output=12),
+}
+"""More than 2,048 cells in use: llama.cpp closes no holes between fewer."""
 
 GENERAL = (
     Scenario("room for all"),
@@ -136,11 +143,34 @@ ESPECIALLY = {
         Scenario("context shift", tokens=TIGHT, options={"window": 64}),
         Scenario("context shift, tight", tokens=256, options={"window": 64}, scheduling=SWAP),
         Scenario("context shift, decode runs", tokens=TIGHT, options={"window": 64}, at_once=True),
+        Scenario("defragmentation", **HOLES, options={"defrag": 0.05}),
+        Scenario(
+            "defragmentation, few rows", **HOLES, options={"defrag": 0.05, "defrag_nodes": 24}
+        ),
+        Scenario("compaction", **HOLES, options={"compaction": 0.05}, scheduling=SWAP),
+        Scenario(
+            "compaction, context shift, decode runs",
+            **HOLES,
+            options={"compaction": 0.05, "window": 700},
+            at_once=True,
+        ),
     ),
     "iswa": (
         Scenario("small ubatches", "swa", max_seqs=4, options={"ubatch": 16}),
         Scenario("streams", "swa", max_seqs=4, tokens=4096, options={"streams": "per-sequence"}),
         Scenario("full windows", "swa", max_seqs=4, options={"swa_full": True}),
+    ),
+    "hybrid": (
+        Scenario("rows beside states", "hybrid"),
+        Scenario("rows beside states, swap", "hybrid", TIGHT, scheduling=SWAP),
+        Scenario("rows beside states, decode runs", "hybrid", at_once=True),
+        Scenario(
+            "streams beside states",
+            "hybrid",
+            tokens=2048,
+            max_seqs=4,
+            options={"streams": "per-sequence"},
+        ),
     ),
     "paged": (
         Scenario("blocks of 4", tokens=TIGHT, options={"block_size": 4}),
@@ -151,7 +181,13 @@ ESPECIALLY = {
 
 
 def scenarios_of(policy: str) -> Iterator[Scenario]:
-    """Those that suit any policy, those made for this one, and one for each type of K and V."""
+    """Those that suit any policy, those made for this one, and one for each type of K and V.
+
+    `hybrid` serves none of the general models.
+    """
+    if policy == "hybrid":
+        yield from ESPECIALLY[policy]
+        return
     yield from GENERAL
     yield from ESPECIALLY.get(policy, ())
     for kind in FORMATS:

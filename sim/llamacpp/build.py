@@ -24,6 +24,7 @@ def memory_for(geometry: CacheGeometry, params: ContextParams, sizes: ContextSiz
             n_seq_max=sizes.n_seq_max,
             window=window,
             slots=params.slots,
+            defrag=params.defrag,
             strict=params.strict,
         )
 

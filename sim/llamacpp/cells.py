@@ -272,6 +272,22 @@ class Cells:
         self.has_shift = False
         self.spans.clear()
 
+    # ---- moving
+
+    def move(self, src: Cellset, dst: Cellset) -> None:
+        """Move used cells ``src`` to ``dst``, cells that are empty or among ``src`` themselves."""
+        held = self.snapshot(src).held
+        assert held is not None
+        pos, owner, sets = held
+        shift = self.shift[src]
+        self.pos[src], self.owner[src], self.shift[src] = -1, EMPTY, 0
+        self.pos[dst], self.owner[dst], self.shift[dst] = pos, owner, shift
+        if sets is not None:
+            assert self.sets is not None
+            self.sets[src] = 0
+            self.sets[dst] = sets
+        self._top = max(self._top, int(dst.max(initial=-1)) + 1)
+
     # ---- taking back
 
     def snapshot(self, cells: Cellset) -> Snapshot:

@@ -79,6 +79,10 @@ class HybridCache(Memory):
         """Pending work of the attention half."""
         return self.attention.update()
 
+    def optimize(self) -> Update:
+        """Close the holes of the attention half."""
+        return self.attention.optimize()
+
     def can_shift(self) -> bool:
         """What the attention half says."""
         return self.attention.can_shift()

@@ -85,6 +85,10 @@ class ISWACache(Memory):
         """Pending work of the base cache, then of the other."""
         return self.base.update().extend(self.swa.update())
 
+    def optimize(self) -> Update:
+        """Close the holes of both."""
+        return self.base.optimize().extend(self.swa.optimize())
+
     def can_shift(self) -> bool:
         """Only if both have the same number of cells (``seq_add`` works all the same)."""
         return self.base.size == self.swa.size

@@ -9,10 +9,12 @@ import numpy as np
 from sim.llamacpp.batch import Batch, Refusal
 from sim.llamacpp.cells import EMPTY, Cells, Cellset, Snapshot
 from sim.llamacpp.decode_run import DecodeRun, apply_decode_run, plan_decode_run
+from sim.llamacpp.defrag import is_fragmented, moves_by_sequence, moves_into_holes
 from sim.llamacpp.errors import StrictRefusal
 from sim.llamacpp.integrity import check_cells
 from sim.llamacpp.kv_state import load_state, save_state, state_bytes
 from sim.llamacpp.memory import CacheUsage, Memory, Placed
+from sim.llamacpp.pending import CellMoves, Update
 from sim.llamacpp.placement import Placement, Slot, Step
 from sim.llamacpp.search import (
     find_contiguous,
@@ -22,7 +24,7 @@ from sim.llamacpp.search import (
     start_of_search,
     usable,
 )
-from sim.llamacpp.sizes import CELL_PAD, AttentionRows, CacheBytes, padded
+from sim.llamacpp.sizes import CELL_PAD, AttentionRows, CacheBytes, Defrag, padded
 from sim.llamacpp.state import AttentionState, CacheState
 from sim.llamacpp.streams import Streams
 from sim.llamacpp.ubatch import Tokens, Ubatch, split_equal, split_simple
@@ -48,12 +50,15 @@ class KVCache(Streams, Memory):
         n_seq_max: int,
         window: Window = UNBOUNDED,
         slots: Slots = "scattered",
+        defrag: Defrag | None = None,
         strict: bool = False,
     ) -> None:
         super().__init__(name, rows, size=size, n_stream=n_stream, strict=strict)
         self.n_seq_max = n_seq_max
         self.window = window
         self.slots = slots
+        # Streams of one sequence each have no holes worth closing; the engine left them alone.
+        self.defrag = defrag if n_stream == 1 else None
 
     # ---- questions
 
@@ -109,6 +114,37 @@ class KVCache(Streams, Memory):
         """Raise `IntegrityError` unless all bookkeeping agrees with the cells."""
         for cells in self.streams:
             check_cells(cells)
+
+    # ---- pending work
+
+    def has_pending(self) -> bool:
+        """Whether copies, a K-shift or the closing of holes wait for the next decode."""
+        return super().has_pending() or self._is_fragmented()
+
+    def _is_fragmented(self) -> bool:
+        return self.defrag is not None and is_fragmented(self.streams[0], self.defrag.threshold)
+
+    def update(self) -> Update:
+        """Copies and K-shifts, then holes are closed if there are many."""
+        done = super().update()
+        return done.extend(self.optimize()) if self._is_fragmented() else done
+
+    def optimize(self) -> Update:
+        """Close holes, as far as one graph can; the search for cells then begins at 0."""
+        done = Update()
+        if self.defrag is None:
+            return done
+        cells = self.streams[0]
+        if self.defrag.by_sequence:
+            moves = moves_by_sequence(cells)
+        else:
+            most = self.defrag.rows_at_once(self.rows.geometry.layers)
+            moves = moves_into_holes(cells, most)
+        if moves.src.size:
+            cells.move(*moves)
+            self.heads[0] = 0
+            done.moves.append(CellMoves(self.name, *moves, self.defrag.by_sequence))
+        return done
 
     # ---- placing tokens
 

@@ -85,6 +85,10 @@ class Memory(ABC):
     def update(self) -> Update:
         """Carry out pending row copies and K-shifts; says what was done."""
 
+    def optimize(self) -> Update:
+        """Close holes whether or not there are many, where the memory does that at all."""
+        return Update()
+
     @abstractmethod
     def can_shift(self) -> bool:
         """What ``llama_memory_can_shift`` says."""

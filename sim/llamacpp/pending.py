@@ -32,17 +32,32 @@ class KShift:
     amounts: NDArray[np.int32]
 
 
+@dataclass(frozen=True, slots=True)
+class CellMoves:
+    """Rows of ``cache`` to move: cell ``dst[i]`` takes what ``src[i]`` held, all at once.
+
+    by_sequence: whether to bring sequences together; otherwise just to close holes.
+    """
+
+    cache: str
+    src: Cellset
+    dst: Cellset
+    by_sequence: bool
+
+
 @dataclass(slots=True)
 class Update:
-    """Work carried out before a decode, in order: copies first, then shifts, cache by cache."""
+    """Work carried out before a decode, in order: copies, shifts, moves; cache by cache."""
 
     copies: list[StreamCopy] = field(default_factory=list)
     shifts: list[KShift] = field(default_factory=list)
+    moves: list[CellMoves] = field(default_factory=list)
 
     def extend(self, other: Update) -> Update:
         """Add what another cache did; returns self."""
         self.copies += other.copies
         self.shifts += other.shifts
+        self.moves += other.moves
         return self
 
 

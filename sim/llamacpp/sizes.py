@@ -44,13 +44,32 @@ def padded(n: int, to: int = CELL_PAD) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Defrag:
+    """When cells are moved, and how.
+
+    threshold: share of holes above which they are. nodes: of the graph that moves the cells, which
+    limits the rows of cells it can move at once (``graph_max_nodes``: 65,536 at first, from July
+    2025 the larger of 1,024 and eight times the model's tensors). by_sequence: move all cells of a
+    sequence together, in the order of their positions, with no limit.
+    """
+
+    threshold: float
+    nodes: int = 65536
+    by_sequence: bool = False
+
+    def rows_at_once(self, layers: int) -> int:
+        """Rows of cells that one graph can move: six tensors a layer for each."""
+        return (self.nodes - 2 * layers) // (6 * layers)
+
+
+@dataclass(frozen=True, slots=True)
 class ContextParams:
     """What a user asks of a context; defaults are those of ``llama_context_default_params``.
 
     n_ctx, n_batch, n_ubatch: tokens. n_seq_max: sequences. n_rs_seq: recurrent snapshots kept per
     sequence for rolling back. slots: ``contiguous`` searches n consecutive cells, as the engine did
-    before ``ggml_set_rows``. strict: do the right thing where the engine has a defect
-    (`sim.llamacpp.defects`).
+    before ``ggml_set_rows``. defrag: when and how holes between cells are closed. strict: do the
+    right thing where the engine has a defect (`sim.llamacpp.defects`).
     """
 
     n_ctx: int = 512
@@ -64,6 +83,7 @@ class ContextParams:
     flash_attn: bool = False
     n_rs_seq: int = 0
     slots: Literal["scattered", "contiguous"] = "scattered"
+    defrag: Defrag | None = None
     strict: bool = False
 
 

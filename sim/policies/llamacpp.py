@@ -29,11 +29,12 @@ from sim.llamacpp.ubatch import split_singles
 from sim.policies.base import DecodeRun, Policy, Usage
 from sim.policies.llamacpp_geometry import largest_context
 from sim.policies.llamacpp_ops import LlamaOperations
+from sim.policies.llamacpp_pending import Owed, Served
 from sim.policies.llamacpp_reads import Scans
 from sim.policies.llamacpp_run import LlamaRun, n_kv_of_run, usage_of_run
 from sim.policies.llamacpp_usage import dead_cells, usage_of_cells, usage_of_states
 from sim.sequence import Sequence
-from sim.step import Cells, Copy, Placement, Reads, Shift, Step
+from sim.step import Cells, Placement, Reads, Step
 from workloads.errors import InputError
 
 CACHE_NAMES = {"kv": "all layers", "base": "full attention", "swa": "sliding window"}
@@ -78,9 +79,16 @@ class LlamaPolicy(LlamaOperations, Policy):
         names = [cache.name for cache in self.caches] + [STATES_NAME]
         serving = [names[self.cache_of(group)] for group in range(len(self.groups))]
         self._scans = Scans(self.groups, serving, streams == 1, snapshots)
-        self._bytes_per_cell = {
-            cache.name: sum(self.cell_bytes[group] for group in self._groups_of(cache.name))
+        served = {
+            cache.name: [
+                Served(index, self.cell_bytes[index], self.groups[index].k_bytes(budget.kv_type_k))
+                for index in self._groups_of(cache.name)
+            ]
             for cache in self.caches
+        }
+        self._owed = Owed(served, {cache.name: cache.size for cache in self.caches})
+        self._bytes_per_cell = {
+            name: sum(each.cell_bytes for each in groups) for name, groups in served.items()
         }
         self._ids: dict[int, int] = {}
         self._free_ids = list(range(self.sequences))
@@ -187,7 +195,7 @@ class LlamaPolicy(LlamaOperations, Policy):
         Where the engine takes sequences into one ubatch only while their ids follow one another,
         the batch is made in the order of the ids, as llama-server goes through its slots.
         """
-        self._take_pending()
+        self._owed.add(self.memory.update(), self._copies, self._shifts)
         runs = []
         for seq, _, n in step.runs:
             runs.append(((self._ids[seq.id],), self._next[seq.id], n))
@@ -211,34 +219,13 @@ class LlamaPolicy(LlamaOperations, Policy):
             if not isinstance(placed, Refusal):
                 return placed, failures
             failures += 1
-            if self.make_room():
+            closed = self.memory.optimize()
+            self._owed.add(closed, self._copies, self._shifts)
+            if closed.moves or self.make_room():
                 continue
             if ubatch == self._smallest_ubatch:
                 raise IntegrityError(f"{self.name}: {batch.n_tokens} tokens promised, no room")
             ubatch = max(self._smallest_ubatch, ubatch // 2)
-
-    def _take_pending(self) -> None:
-        """Turn the caches' pending work into copies and shifts of the step."""
-        names = [cache.name for cache in self.caches]
-        update = self.memory.update()
-        for copy in update.copies:
-            for group in self._groups_of(copy.cache):
-                cells = np.arange(copy.cells, dtype=np.int64)
-                size = copy.cells * self.cell_bytes[group]
-                src, dst = copy.src * copy.cells + cells, copy.dst * copy.cells + cells
-                self._copies.append(Copy("stream", group, src, dst, size))
-        for shift in update.shifts:
-            offset = shift.stream * self.caches[names.index(shift.cache)].size
-            for group in self._groups_of(shift.cache):
-                k_bytes = self.groups[group].k_bytes(self.budget.kv_type_k)
-                self._shifts.append(
-                    Shift(
-                        group,
-                        shift.cells + offset,
-                        shift.amounts.astype(np.int64),
-                        shift.cells.size * k_bytes,
-                    )
-                )
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """The engine's decodes planned at once; None where the next has to be made singly."""

@@ -8,7 +8,7 @@ from typing import Literal
 
 from sim.budget import Budget
 from sim.llamacpp.geometry import CacheGeometry
-from sim.llamacpp.sizes import ContextParams
+from sim.llamacpp.sizes import ContextParams, Defrag
 from sim.policies.llamacpp import NEVER, LlamaPolicy
 from sim.policies.llamacpp_geometry import geometry_of, with_attention
 from sim.sequence import Sequence
@@ -42,6 +42,15 @@ class Ring(LlamaPolicy):
         sinks: int = option(4, "first tokens that a context shift keeps", low=0)
         discard: float = option(
             0.5, "share of the others that a shift drops; 0: no more than it must", low=0, high=1
+        )
+        defrag: float = option(
+            0.0, "share of holes above which cells move into them, as until 2025; 0: never", low=0
+        )
+        defrag_nodes: int = option(
+            65536, "nodes of the graph that moves cells: a row of them takes 6 a layer", low=1
+        )
+        compaction: float = option(
+            0.0, "share of holes above which the cells of each sequence move together", low=0
         )
         strict: bool = option(False, "do the right thing where the engine has a defect")
 
@@ -96,15 +105,31 @@ class Ring(LlamaPolicy):
         return window - max(self._next[seq.id] for seq in seqs) if window else NEVER
 
     def geometry(self) -> CacheGeometry:
-        """One cache for all attention layers."""
-        return with_attention(geometry_of(self.budget, self.name, windowed=False), self.name)
+        """One cache for all attention layers; raises `InputError` where holes cannot be closed."""
+        options = self.options
+        geometry = with_attention(geometry_of(self.budget, self.name, windowed=False), self.name)
+        if options.defrag and options.compaction:
+            raise InputError("ring: defrag and compaction both close holes: give one of them")
+        if (options.defrag or options.compaction) and options.streams != "unified":
+            raise InputError("ring: defrag and compaction: expected streams=unified")
+        needed = 8 * geometry.base.layers
+        if options.defrag and options.defrag_nodes < needed:
+            raise InputError(
+                f"ring.defrag_nodes: expected at least {needed}, for one row of cells of "
+                f"{geometry.base.layers} layers, got {options.defrag_nodes}"
+            )
+        return geometry
 
     def params(self, cells: int) -> ContextParams:
         """A context of so many cells, in one stream or spread over them."""
         options = self.options
+        threshold = options.defrag or options.compaction
         return self.params_of(
             cells,
             kv_unified=options.streams == "unified",
             slots=options.slots,
+            defrag=Defrag(threshold, options.defrag_nodes, bool(options.compaction))
+            if threshold
+            else None,
             strict=options.strict,
         )

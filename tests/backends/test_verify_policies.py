@@ -8,7 +8,7 @@ from backends.verification.scenarios import scenarios_of
 from backends.verify import TOLERANCE
 from workloads.errors import InputError
 
-POLICIES = ("none", "contiguous", "ring", "iswa", "paged")
+POLICIES = ("none", "contiguous", "ring", "iswa", "hybrid", "paged")
 TYPED = ("paged",)
 """Policies for which every type of K and V is tried; storing is the same for all."""
 

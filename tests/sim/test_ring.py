@@ -1,8 +1,11 @@
 """What the serving face of llama.cpp's caches adds: windows, ids, ubatches, sizes, swapping."""
 
+import random
+
 import numpy as np
 import pytest
 
+from sim.checking import CheckedRun
 from sim.plugins import policy_of, scheduler_of
 from sim.sequence import Sequence
 from sim.step import Run, Step
@@ -144,3 +147,76 @@ def test_a_scheduler_takes_its_limits_from_the_budget(budget_of):
     policy = policy_of("contiguous", budget_of(max_seqs=3, max_batched_tokens=77))
     options = scheduler_of("vllm", policy).options
     assert (options.max_seqs, options.max_batched_tokens) == (3, 77)
+
+
+CLOSING = [
+    {"defrag": 0.1},
+    {"defrag": 0.1, "defrag_nodes": 24, "slots": "contiguous"},
+    {"compaction": 0.1},
+]
+
+
+@pytest.mark.parametrize("options", CLOSING)
+@pytest.mark.parametrize("preemption", ["recompute", "swap"])
+def test_cells_that_move_are_found_and_their_copies_ordered(budget_of, options, preemption):
+    rng = random.Random(4)
+    requests = [
+        Request(number, float(4 * number), rng.randint(1, 900), rng.randint(1, 40))
+        for number in range(25)
+    ]
+    budget = budget_of(tokens=3072, max_seqs=8, max_batched_tokens=512, max_model_len=940)
+    policy = policy_of("ring", budget, options)
+    kinds = set()
+
+    class Noting(type(policy)):
+        def placed(self, step, reads):
+            placement = super().placed(step, reads)
+            kinds.update(copy.kind for copy in placement.copies)
+            return placement
+
+    policy.__class__ = Noting
+    run = CheckedRun(policy, {"preemption": preemption}, longest_run=lambda: rng.randint(1, 30))
+    run.serve(requests)
+    assert len(run.finished) == len(requests)
+    assert kinds == {"compaction" if "compaction" in options else "defrag"}
+
+
+def test_closing_holes_lets_attention_scan_fewer_cells(budget_of):
+    scanned = {}
+    for name, options in (("holes", {}), ("moved", {"defrag": 0.1}), ("together", CLOSING[2])):
+        policy = policy_of("ring", budget_of(tokens=4096, max_batched_tokens=4096), options)
+        first, second = sequence(0, 2500), sequence(1, 500)
+        placed(policy, (first, 2500), (second, 500))
+        policy.release(first)
+        placement = placed(policy, (second, 1))
+        scanned[name] = placement.reads[0].cells
+        assert sum(copy.bytes for copy in placement.copies) == (
+            500 * policy.cell_bytes[0] if options else 0
+        )
+    assert scanned == {"holes": 3072, "moved": 512, "together": 512}
+
+
+def test_a_slot_of_consecutive_cells_is_made_before_the_ubatch_is_cut(budget_of):
+    policy = policy_of("ring", budget_of(tokens=256, max_seqs=64), CLOSING[1])
+    short = [sequence(number, 4) for number in range(64)]
+    placed(policy, *((seq, 4) for seq in short))
+    for seq in short[::2]:
+        policy.release(seq)
+    placement = placed(policy, (sequence(100, 16), 16))
+    # One graph moves one row of 4 cells from the end, which makes 8 free there; two make 16.
+    assert [copy.src.size for copy in placement.copies] == [4, 4]
+    assert (placement.passes, placement.failures) == (1, 2)
+    policy.check_integrity()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"defrag": 0.1, "compaction": 0.1}, "give one of them"),
+        ({"defrag": 0.1, "streams": "per-sequence"}, "expected streams=unified"),
+        ({"defrag": 0.1, "defrag_nodes": 15}, "expected at least 16, for one row of cells"),
+    ],
+)
+def test_ways_of_closing_holes_that_cannot_be_are_refused(budget_of, options, words):
+    with pytest.raises(InputError, match=words):
+        policy_of("ring", budget_of(), options)
