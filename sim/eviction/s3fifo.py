@@ -48,8 +48,12 @@ class S3FIFO(Evictor):
         queues = [self._evict_small, self._evict_main]
         if self._small.total < self._most_small:
             queues.reverse()
-        gone = queues[0](may)
-        return queues[1](may) if gone is None else gone
+        # The small queue may have moved all of it to the main one.
+        for evict in (*queues, self._evict_main):
+            gone = evict(may)
+            if gone is not None:
+                return gone
+        return None
 
     def _evict_small(self, may: May) -> Key | None:
         while (key := first(self._small, may)) is not None:

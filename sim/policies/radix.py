@@ -38,6 +38,9 @@ class _Refusal(NamedTuple):
     whole: bool
 
 
+_NONE = _Refusal(None, 0, False)
+
+
 class Radix(Policy):
     """One slot a token (or pages of several); what is computed stays in a radix tree.
 
@@ -82,8 +85,7 @@ class Radix(Policy):
         self._seqs: dict[int, Sequence] = {}
         self._root = self.manager.tree.root
         self._found: tuple[Sequence | None, Node] = (None, self._root)
-        self._refusal = _Refusal(None, 0, False)
-        self._looked_up: Sequence | None = None
+        self._refusal = _NONE
         self._chunks: dict[int, Sequence] = {}
         self._visits = 0
 
@@ -124,18 +126,16 @@ class Radix(Policy):
         return (0,)
 
     def stays_refused(self, seq: Sequence) -> bool:
-        """Whether neither room nor hit can grow; what is evicted of the hit makes no room."""
+        """Whether neither room nor hit can grow: nothing came into the tree since.
+
+        What is evicted of the hit makes no room for the whole of it.
+        """
         refusal = self._refusal
         if refusal.seq is not seq:
             return False
         if seq.status is Status.SWAPPED or not self.manager.caching or not seq.reads_cache:
             return True
-        if not refusal.whole and refusal.hit:
-            return False
-        if self.manager.tree.reach(seq.path, seq.tokens - 1) != refusal.hit:
-            return False
-        self._looked_up = seq
-        return True
+        return refusal.whole or not refusal.hit
 
     # What the scheduler does.
 
@@ -177,9 +177,10 @@ class Radix(Policy):
         for seq in self._chunks.values():
             holding = manager.holdings[seq.id]
             manager.cache(holding, holding.end)
-            holding.prefilling = holding.end < seq.tokens
+            # A last token that was sampled long ago counts as a decode, as for the scheduler.
+            holding.prefilling = holding.end < seq.tokens and not seq.is_decoding
+            self._refusal = _NONE
         self._chunks.clear()
-        self._looked_up = None
         manager.tokens += len(step.runs) - self._visits
         self._visits = 0
         starts, sizes = (
@@ -220,7 +221,6 @@ class Radix(Policy):
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> RadixRun | None:
         """Closed form: what is taken and evicted follows from the lengths alone."""
-        waiting, self._looked_up = self._looked_up, None
         lengths = np.array([seq.computed for seq in seqs], dtype=np.int64)
         begun = pages_begun(lengths, self.period, steps)
         steps = int(np.searchsorted(begun, self.manager.available, side="right"))
@@ -232,13 +232,7 @@ class Radix(Policy):
             steps,
             due_in(self, seqs),
             partial(self._foreseen, seqs, lengths, begun),
-            partial(self._renew, waiting),
         )
-
-    def _renew(self, waiting: Sequence | None) -> None:
-        """Every step looks a waiting sequence up, which keeps what it would hit from eviction."""
-        if waiting is not None:
-            self.lookup(waiting)
 
     def _foreseen(
         self, seqs: SequenceOf[Sequence], lengths: Cells, begun: Cells, steps: int
@@ -254,7 +248,7 @@ class Radix(Policy):
         if size > 1:
             finals = np.array([self.manager.holdings[seq.id].final for seq in seqs])
             internal = now.internal + surplus_found(lengths, finals, size, steps)
-        reserved: Count = now.capacity - live - free - internal
+        reserved: Count = np.asarray(now.capacity - live - free - internal, dtype=np.int64)
         usage = Usage(now.capacity, live, reserved, internal, free, 0, now.shared, self.cell)
         return reads, (usage,)
 

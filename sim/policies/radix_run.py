@@ -23,8 +23,7 @@ Ints = NDArray[np.int64]
 class RadixRun(DecodeRun):
     """A plan for ``seqs``. due: who begins a page so many steps from now.
 
-    look: makes reads and usage of so many steps. renew: what every step does for a sequence that
-    waits, of which once is enough.
+    look: makes reads and usage of so many steps.
     """
 
     def __init__(
@@ -34,14 +33,12 @@ class RadixRun(DecodeRun):
         steps: int,
         due: Due,
         look: Callable[[int], tuple[tuple[Reads, ...], tuple[Usage, ...]]],
-        renew: Callable[[], None],
     ) -> None:
         self.steps = steps
         self._manager = manager
         self._seqs = seqs
         self._due = due
         self._look = look
-        self._renew = renew
         self._applied = False
 
     @cached_property
@@ -72,22 +69,16 @@ class RadixRun(DecodeRun):
     def _take_slots(self, steps: int) -> None:
         """One slot a sequence and step: an array of all of them, of which each has a row."""
         manager, n = self._manager, len(self._seqs)
-        slots = self._taken(n, n * steps).reshape(steps, n)
+        slots = manager.take_one_by_one(n * steps).reshape(steps, n)
         holdings = manager.holdings
         for seq, row in zip(self._seqs, np.ascontiguousarray(slots.T), strict=True):
             holdings[seq.id].add(row)
 
     def _take_pages(self, steps: int) -> None:
         manager, due = self._manager, [self._due(step) for step in range(steps)]
-        pages = self._taken(len(due[0]), sum(map(len, due)))
+        pages = manager.take_one_by_one(sum(map(len, due)))
         for index, (_, seq) in enumerate(chain.from_iterable(due)):
             manager.grew(manager.holdings[seq.id], pages[index : index + 1])
-
-    def _taken(self, first: int, n: int) -> Ints:
-        """``n`` pages, of which the first step takes ``first``."""
-        pages = self._manager.take_one_by_one(first)
-        self._renew()
-        return np.concatenate([pages, self._manager.take_one_by_one(n - first)])
 
 
 def pages_begun(lengths: Ints, page_size: int, steps: int) -> Ints:

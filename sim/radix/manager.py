@@ -122,7 +122,7 @@ class RadixManager:
     # Sequences.
 
     def admit(self, owner: int, path: PrefixPath, node: Node, n: int, final: int) -> bool:
-        """Let ``owner`` hold the path to ``node`` and room for ``n`` more tokens, or answer False."""
+        """Let ``owner`` hold the path to ``node`` and room for ``n`` tokens, or answer False."""
         if self.lacking(node, node.end + n) > 0:
             return False
         self.tree.lock(node)

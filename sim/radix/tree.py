@@ -53,17 +53,6 @@ class RadixTree:
         for each in self.path_to(node):
             self._evictor.touch(each.key)
 
-    def reach(self, path: PrefixPath, tokens: int) -> int:
-        """How many tokens `match` would find; changes nothing."""
-        stop = tokens // self.page_size * self.page_size
-        node = self.root
-        while (child := self._child(node, path, stop)) is not None:
-            agreed = child.agreement(path, stop)
-            if agreed < child.end:
-                return agreed // self.page_size * self.page_size
-            node = child
-        return node.end
-
     def _child(self, node: Node, path: PrefixPath, stop: int) -> Node | None:
         """The child that agrees with ``path`` in its first page at least."""
         first = node.end + self.page_size
