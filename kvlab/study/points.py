@@ -72,16 +72,20 @@ def combinations_of(study: Study) -> Iterator[tuple[tuple[str, ...], dict[str, A
 
 def seeds_of(study: Study, fields: dict[str, Any]) -> tuple[int, ...]:
     """The seeds of one combination: all, or the first where the workload draws nothing."""
+    seeds = study.seeds_listed()
+    spec = fields.get("workload", RunConfig.model_fields["workload"].default)
+    return seeds if draws(spec) else seeds[:1]
+
+
+def draws(workload: str) -> bool:
+    """Whether a workload is a generator with a seed; raises `InputError` for an unknown one."""
     from dataclasses import fields as fields_of
 
     from workloads.plugins import class_of
     from workloads.spec import WORKLOADS
 
-    spec = fields.get("workload", RunConfig.model_fields["workload"].default)
-    cls, _ = class_of(WORKLOADS, spec)
-    draws = any(each.name == "seed" for each in fields_of(cls))
-    seeds = study.seeds_listed()
-    return seeds if draws else seeds[:1]
+    cls, _ = class_of(WORKLOADS, workload)
+    return any(each.name == "seed" for each in fields_of(cls))
 
 
 def digest_of(value: Any) -> str:
@@ -117,13 +121,15 @@ def _at(values: tuple[Value, ...]) -> str:
 
 def _plugins_of(config: RunConfig) -> str:
     options = [config.policy_options, config.scheduler_options, config.workload_options]
-    return repr([config.policy, config.scheduler, config.workload, options])
+    traffic = [config.workload, config.requests, config.rate]
+    return repr([config.policy, config.scheduler, traffic, options])
 
 
 def _check_plugins(config: RunConfig) -> None:
-    """Refuse unknown plug-ins and options before anything runs."""
+    """Refuse unknown plug-ins and options before anything runs (traces are not read yet)."""
     from sim.plugins import POLICIES, SCHEDULERS
     from workloads.plugins import check_options, made
+    from workloads.spec import workload_of
 
     for registry, name, options in (
         (POLICIES, config.policy, config.policy_options),
@@ -133,3 +139,6 @@ def _check_plugins(config: RunConfig) -> None:
             check_options(made(registry.load(name).Options, options))
         except InputError as error:
             raise InputError(str(error).replace("Options", name, 1)) from None
+    if draws(config.workload):
+        given = {"requests": config.requests, "rate": config.rate, **config.workload_options}
+        workload_of(config.workload, **given)

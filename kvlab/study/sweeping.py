@@ -118,7 +118,7 @@ def _run_all(stored: Sweep, tasks: dict[str, Task], jobs: int, done: Done) -> No
         done(len(tasks) - len(left), len(tasks))
         before = len(left)
         try:
-            for name, outcome in _outcomes(left.values(), jobs):
+            for name, outcome in outcomes(left.values(), jobs):
                 _store(stored, name, tasks[name], outcome)
                 del left[name]
                 done(len(tasks) - len(left), len(tasks))
@@ -137,7 +137,8 @@ def _run_all(stored: Sweep, tasks: dict[str, Task], jobs: int, done: Done) -> No
         left = {name: task for name, task in left.items() if not stored.has(name)}
 
 
-def _outcomes(tasks: Iterable[Task], jobs: int) -> Iterator[tuple[str, Outcome]]:
+def outcomes(tasks: Iterable[Task], jobs: int) -> Iterator[tuple[str, Outcome]]:
+    """Run tasks in parallel; id and outcome of each, in the order in which they end."""
     from joblib import Parallel, delayed
 
     # One at a time: with batches, finished points would wait for unfinished ones.
