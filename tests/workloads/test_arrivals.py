@@ -71,15 +71,16 @@ def test_replay_ends_with_its_trace() -> None:
 
 
 def test_on_off_has_phases() -> None:
-    process = OnOff(rate=2.0, on=20.0, off=60.0)
+    process = OnOff(rate=2.0, on=4.0, off=12.0)
     times = times_of(process, 60_000)
-    assert len(times) / times[-1] == pytest.approx(2.0, rel=0.1)
+    assert len(times) / times[-1] == pytest.approx(2.0, rel=0.05)
     gaps = np.diff(times)
-    # Eight a second while on; a silence of a minute on average after some 160 of them.
-    silences = gaps[gaps > 3.0]
-    assert silences.mean() == pytest.approx(60.0, rel=0.15)
-    assert gaps[gaps <= 3.0].mean() == pytest.approx(1 / 8, rel=0.05)
-    assert len(times) / len(silences) == pytest.approx(160, rel=0.15)
+    # Eight a second while on, 32 in a phase. A silence that goes on for a second goes on for
+    # another 12 on average.
+    silences = gaps[gaps > 1.0]
+    assert silences.mean() - 1.0 == pytest.approx(12.0, rel=0.08)
+    assert len(times) / len(silences) == pytest.approx(32 * np.exp(1 / 12), rel=0.08)
+    assert np.median(gaps) == pytest.approx(np.log(2) / 8, rel=0.08)
     assert OnOff(rate=3.0, off=0.0).at_rate(1.5) == OnOff(rate=1.5, off=0.0)
 
 

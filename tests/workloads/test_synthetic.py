@@ -164,7 +164,7 @@ def test_chat_draws_what_it_says() -> None:
 def test_rate_counts_requests_a_second(workload: Online) -> None:
     requests = served(replace(workload, requests=40_000, rate=20.0).traffic())
     middle = [each.arrival for each in requests[10_000:30_000]]
-    assert 20_000 / (middle[-1] - middle[0]) == pytest.approx(20.0, rel=0.03)
+    assert 20_000 / (middle[-1] - middle[0]) == pytest.approx(20.0, rel=0.06)
 
 
 def test_closed_loop_keeps_every_client_busy() -> None:
