@@ -20,9 +20,16 @@ Progress = Callable[[str, int], None]
 
 
 def run(
-    config: RunConfig, *, with_maps: bool = True, progress: Progress | None = None
+    config: RunConfig,
+    *,
+    with_maps: bool = True,
+    window: tuple[float, float] | None = None,
+    progress: Progress | None = None,
 ) -> RunResult:
-    """Simulate one run. Raises `InputError` for anything in ``config`` that cannot be used."""
+    """Simulate one run. Raises `InputError` for anything in ``config`` that cannot be used.
+
+    with_maps: sample who owns which cells. window: sample between these seconds alone, closely.
+    """
     from reports.results import RunResult
 
     budget = config.budget()
@@ -40,6 +47,7 @@ def run(
         scheduler_of(config.scheduler, policy, config.scheduler_options),
         time_model_of(config.time_model, budget, config.hardware),
         with_maps=with_maps,
+        window=window,
         exact_steps=config.exact_steps,
         progress=None if progress is None else lambda done: progress(config.policy, done),
     )

@@ -1,4 +1,4 @@
-"""Directories of results that are either complete or not there."""
+"""Directories and files of results that are either complete or not there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from workloads.errors import InputError
 
@@ -53,6 +54,26 @@ def replacing(directory: str | Path, is_ours: IsOurs) -> Iterator[Path]:
             _exchange(new, target, old)
     except OSError as error:
         raise InputError(f"{directory}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[TextIO]:
+    """A text file to fill, which takes the place of ``path`` when the block ends well.
+
+    Folders that are missing are made. Raises `InputError` for any `OSError`.
+    """
+    target = Path(path).resolve()
+    partial = target.with_name(f".kvlab-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8") as file:
+            yield file
+        partial.replace(target)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if partial.exists():
+            partial.unlink()
 
 
 def _exchange(new: Path, target: Path, old: Path) -> None:

@@ -106,6 +106,17 @@ BANDS = {
 }
 """Kinds of memory, from the bottom of a stack to its top. None has the colour of a policy."""
 
+PHASES = {
+    "queued": Band("#FFFFFF", ""),
+    "prefill": Band("#3B5B7C", ""),
+    "decode": Band("#A9C4DE", ""),
+    "preempted": Band("#B5564B", "xxxx"),
+    "swapped": Band("#CFC8E8", "\\\\\\\\"),
+    "recompute": Band("#EBC9A4", "////"),
+    "stalled": Band("#8A8A8A", "...."),
+}
+"""What a sequence's time goes into (`reports.phases`)."""
+
 SEQUENCE_COLORS = 21
 
 

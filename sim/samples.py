@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from sim.policies.base import Policy, Usage
 MOST_ROWS = 512
 FIRST_INTERVAL = to_ticks(1 / 64)
 MAP_HEIGHT = 512
+WINDOW_ROWS = 500
+WINDOW_HEIGHT = 1024
 
 
 class Samples:
@@ -27,8 +30,16 @@ class Samples:
         self._policy = policy
         self._with_maps = with_maps and names_cells(policy)
         self._interval = FIRST_INTERVAL
-        self.due = 0
+        self._until: float = inf
+        self._height = MAP_HEIGHT
+        self.due: float = 0
         self.rows: list[dict[str, Any]] = []
+
+    def only_between(self, start: int, end: int) -> None:
+        """Take rows in a window of time (ticks) alone, closer together and of more addresses."""
+        self.due, self._until = start, end
+        self._interval = max(1, (end - start) // WINDOW_ROWS)
+        self._height = WINDOW_HEIGHT
 
     def take(self, now: int, counts: dict[str, int]) -> None:
         """Add a row for time ``now`` (ticks): what was counted, and how the caches stand."""
@@ -40,6 +51,8 @@ class Samples:
             del self.rows[1::2]
             self._interval *= 2
         self.due = (now // self._interval + 1) * self._interval
+        if self.due > self._until:
+            self.due = inf
 
     def _bytes_of(self, usage: tuple[Usage, ...]) -> dict[str, int]:
         fields = ("live", "reserved", "internal", "free", "external", "shared", "capacity")
@@ -60,7 +73,7 @@ class Samples:
         maps = {}
         for cache, part in enumerate(usage):
             if part.capacity:
-                rows = min(MAP_HEIGHT, part.capacity)
+                rows = min(self._height, part.capacity)
                 addresses = (np.arange(rows) * part.capacity + part.capacity // 2) // rows
                 maps[f"owners_{cache}"] = self._policy.owners(cache)[addresses].astype(np.int32)
         return maps

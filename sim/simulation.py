@@ -9,7 +9,7 @@ from typing import Any
 
 import simpy
 
-from sim.clock import on_tick
+from sim.clock import on_tick, to_ticks
 from sim.engine import Engine
 from sim.policies.base import Policy
 from sim.recorder import Recorder
@@ -41,12 +41,15 @@ class Simulation:
         time_model: TimeModel,
         *,
         with_maps: bool = False,
+        window: tuple[float, float] | None = None,
         exact_steps: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self._env = simpy.Environment()
         self._traffic = workload.traffic()
         self._recorder = Recorder(policy, with_maps)
+        if window is not None:
+            self._recorder.samples.only_between(to_ticks(window[0]), to_ticks(window[1]))
         self._engine = Engine(
             self._env,
             policy,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PLOTS = {
     "summary": "reports.plots.summary",
     "latency": "reports.plots.latency",
+    "waterfall": "reports.plots.waterfall",
     "throughput": "reports.plots.throughput",
     "occupancy": "reports.plots.occupancy",
     "memory_map": "reports.plots.memory_map",

@@ -3,7 +3,10 @@
 function sortBy(head) {
   const body = head.closest("table").tBodies[0];
   const down = head.getAttribute("aria-sort") === "ascending";
-  const valueOf = (row) => row.cells[head.cellIndex].dataset.value;
+  const valueOf = (row) => {
+    const cell = row.cells[head.cellIndex];
+    return cell.dataset.value ?? cell.textContent.replaceAll(",", "").replace("–", "");
+  };
   const compare = (a, b) => {
     const one = valueOf(a), other = valueOf(b);
     if (one === "" || other === "") return (one === "") - (other === "");

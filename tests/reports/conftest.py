@@ -174,6 +174,12 @@ def fake_run(
             "itl_max_s": tpot * 3,
             "e2e_s": e2e,
             "finish_s": arrival + e2e,
+            "stretches_s": [
+                [a + t, a + e] if ok else []
+                for a, t, e, ok in zip(arrival, ttft, e2e, done, strict=True)
+            ],
+            "pauses_s": [[]] * requests,
+            "pause_kinds": [[]] * requests,
             "preemptions": np.zeros(requests, int),
             "recomputed_tokens": np.zeros(requests, int),
             "prefix_hit_tokens": np.zeros(requests, int),

@@ -1,0 +1,67 @@
+"""A memory map to zoom into: one page with everything in it, for a window of time."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from reports.frames import FREE, SHARED, UNUSED
+from reports.results import RunResult
+from reports.style import sequence_palette
+from workloads.errors import InputError
+
+
+def memory_page(run: RunResult, start: float, end: float) -> str:
+    """The HTML text; ``run`` has samples of the caches between ``start`` and ``end`` (seconds).
+
+    Raises `InputError` where the policy names no cells, or nothing was sampled.
+    """
+    environment = Environment(
+        loader=PackageLoader("reports", "templates"),
+        autoescape=select_autoescape(),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    caches = [_cache(run, index) for index in range(len(run.summary["caches"]))]
+    if not caches:
+        raise InputError(f"{run.summary['policy']} keeps no K/V: there is no memory to draw")
+    assert environment.loader is not None
+    source = environment.loader.get_source
+    data = {
+        "times": run.timeline["time_s"].round(6).tolist(),
+        "end": end,
+        "palette": (sequence_palette() * 255).round().astype(int).tolist(),
+        "special": {"free": FREE, "shared": SHARED, "unused": UNUSED},
+        "caches": caches,
+    }
+    return environment.get_template("memory.html").render(
+        policy=run.summary["policy"],
+        start=f"{start:,.6g}",
+        end=f"{end:,.6g}",
+        names=[cache["name"] for cache in caches],
+        data=data,
+        css=Markup(source(environment, "report.css")[0] + source(environment, "memory.css")[0]),
+        js=Markup(source(environment, "memory.js")[0]),
+    )
+
+
+def _cache(run: RunResult, index: int) -> dict[str, Any]:
+    """Owners of one cache by (sample, address) as deflated little-endian int32, in base64."""
+    owners = run.owners(index)
+    what = run.summary["caches"][index]
+    if owners is None:
+        raise InputError(
+            f"{run.summary['policy']} names no cells, or nothing ran in the window: no map to draw"
+        )
+    packed = zlib.compress(np.ascontiguousarray(owners, dtype="<i4").tobytes(), 9)
+    return {
+        "name": what["name"],
+        "cells": what["cells"],
+        "rows": owners.shape[1],
+        "owners": base64.b64encode(packed).decode("ascii"),
+    }
