@@ -23,7 +23,7 @@ from sim.link import HostLink
 from sim.policies.base import DecodeRun, Policy
 from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler
-from sim.sequence import Sequence
+from sim.sequence import Sequence, Status
 from sim.step import Step
 from sim.timing.base import TimeModel
 from sim.work import work_of, work_of_run
@@ -67,9 +67,16 @@ class Engine:
         self._quiet = 0.0
         env.process(self._serve())
 
-    def submit(self, request: Request) -> None:
-        """Take a request in; one that can never fit fails at once."""
+    def submit(self, request: Request, handed_over: bool = False) -> None:
+        """Take a request in; one that can never fit fails at once.
+
+        handed_over: K and V of its prompt and its first token are there already.
+        """
         seq = self._new_sequence(request)
+        if handed_over:
+            seq.computed = seq.high = request.prompt
+            seq.tokens = request.prompt + 1
+            seq.status = Status.HANDED_OVER
         reason = self.scheduler.misfit_of(seq)
         if reason:
             self._give_up(request, reason)

@@ -176,7 +176,7 @@ def _good(
 
 def _memory(recorder: Recorder, makespan: float) -> dict[str, Any]:
     """Time-weighted shares of all bytes, and the peak share that was live."""
-    usage, occupancy = recorder.policy.usage(), recorder.occupancy
+    usage, occupancy = recorder.usage(), recorder.occupancy
     capacity = sum(part.capacity * part.cell_bytes for part in usage)
 
     def share(name: str) -> float:

@@ -80,6 +80,7 @@ class Recorder:
         self.occupancy: list[dict[str, int]] = []
         self.peak_live = 0
         self.running_ticks = 0
+        self.busy_ticks = 0
         self.columns: dict[str, array[Any]] = {name: array("d") for name in FLOATS} | {
             name: array("q") for name in INTEGERS
         }
@@ -89,6 +90,10 @@ class Recorder:
         self.pause_kinds: list[list[str]] = []
         self._tracks: dict[int, _Track] = {}
         self._streaming: set[int] = set()
+
+    def usage(self) -> tuple[Usage, ...]:
+        """The caches as they are now."""
+        return self.policy.usage()
 
     # Steps.
 
@@ -195,6 +200,7 @@ class Recorder:
 
     def occupied(self, usage: tuple[Usage, ...], ticks: NDArray[np.int64]) -> None:
         """The caches were used like this for so long, step after step."""
+        self.busy_ticks += int(np.sum(ticks))
         if not self.occupancy:
             self.occupancy = [dict.fromkeys(PARTS, 0) for _ in usage]
         live: Count = 0

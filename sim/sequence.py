@@ -8,12 +8,16 @@ from workloads.request import PrefixPath, Request
 
 
 class Status(Enum):
-    """Where a sequence stands in its life."""
+    """Where a sequence stands in its life.
+
+    HANDED_OVER: it waits, and another replica has computed its prompt and its first token.
+    """
 
     WAITING = auto()
     RUNNING = auto()
     PREEMPTED = auto()
     SWAPPED = auto()
+    HANDED_OVER = auto()
     FINISHED = auto()
     FAILED = auto()
 

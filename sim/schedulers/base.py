@@ -29,6 +29,8 @@ class Scheduler(ABC):
     """Base class of all schedulers."""
 
     name: ClassVar[str]
+    takes_over: ClassVar[bool] = False
+    """Whether it admits sequences whose prompt another replica has computed."""
     policy: Policy
 
     @property

@@ -32,6 +32,7 @@ class VllmScheduler(Scheduler):
     """
 
     name = "vllm"
+    takes_over = True
 
     @dataclass(frozen=True)
     class Options:
@@ -149,6 +150,10 @@ class VllmScheduler(Scheduler):
         else:
             self._others.remove(seq)
 
+    def _victim(self) -> Sequence:
+        """Who is preempted next: the last that runs, or by priority the least urgent."""
+        return max(self._running, key=urgency) if self._by_priority else self._running[-1]
+
     def _preempt(self, seq: Sequence, step: Step) -> None:
         self._leave(seq)
         seq.preemptions += 1
@@ -201,7 +206,7 @@ class VllmScheduler(Scheduler):
                 if self._by_priority:
                     return self._resume_visits(step, seq, chunks)
                 step.refused.append((seq, SLOTS))
-                victim = self._running[-1]
+                victim = self._victim()
                 self._preempt(victim, step)
                 if victim is seq:
                     break
@@ -236,7 +241,7 @@ class VllmScheduler(Scheduler):
                 continue
             while not self.policy.allocate(seq, n):
                 step.refused.append((seq, SLOTS))
-                victim = max(running, key=_urgency) if self._by_priority else running[-1]
+                victim = self._victim()
                 if victim.id in scheduled:
                     budget += scheduled.pop(victim.id)[1]
                     index -= 1
@@ -272,7 +277,7 @@ class VllmScheduler(Scheduler):
         waiting = self._waiting
         while budget > 0 and len(waiting) and self._has_slot:
             seq = waiting.first()
-            swapped = seq.status is Status.SWAPPED
+            swapped = seq.status in (Status.SWAPPED, Status.HANDED_OVER)
             n = 0 if swapped else self._place(seq, step, budget)
             if not (self._swap_in(seq, step) if swapped else n):
                 break
@@ -310,7 +315,8 @@ class VllmScheduler(Scheduler):
         if size is None:
             self._turn_away(seq, step, SWAP)
             return False
-        step.swapped_in += size
+        if seq.status is Status.SWAPPED:
+            step.swapped_in += size
         return True
 
     def _turn_away(self, seq: Sequence, step: Step, reason: str) -> int:
@@ -393,6 +399,6 @@ class VllmScheduler(Scheduler):
         return self._finish_all(self._batch.ended())
 
 
-def _urgency(seq: Sequence) -> tuple[int, float]:
+def urgency(seq: Sequence) -> tuple[int, float]:
     """Who is to be preempted first has most of it."""
     return (seq.priority, seq.arrival)

@@ -1,0 +1,62 @@
+"""Feeds the traffic of a workload to whatever serves it, and lets the clock run dry."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator
+from typing import Any
+
+import simpy
+
+from sim.clock import on_tick
+from workloads.errors import InputError
+from workloads.request import Request, Workload
+
+REPORT_EVERY = 256
+"""Requests between two calls of a progress function."""
+
+
+class Driver(ABC):
+    """One run of a workload. ``progress`` is called with the number of completed requests."""
+
+    def __init__(self, workload: Workload, progress: Callable[[int], None] | None) -> None:
+        self.env = simpy.Environment()
+        self._traffic = workload.traffic()
+        self._progress = progress
+        self._completed = 0
+
+    @abstractmethod
+    def submit(self, request: Request) -> None:
+        """Serve a request that arrives now; `completed` is to be called when that is done."""
+
+    def drain(self) -> float:
+        """Run until every request is done; CPU seconds that it took.
+
+        Raises `InputError` for arrivals out of order.
+        """
+        self.env.process(self._arrivals())
+        before = time.process_time()
+        self.env.run()
+        return time.process_time() - before
+
+    def completed(self, request: Request, at: float) -> None:
+        """``request`` is done or given up, at ``at`` (seconds): now."""
+        self._completed += 1
+        if self._progress is not None and not self._completed % REPORT_EVERY:
+            self._progress(self._completed)
+        for following in self._traffic.completed(request, at):
+            self.env.process(self._arrive(following))
+
+    def _arrivals(self) -> Generator[simpy.Event, Any, None]:
+        for request in self._traffic.arrivals():
+            yield from self._arrive(request)
+
+    def _arrive(self, request: Request) -> Generator[simpy.Event, Any, None]:
+        request.arrival = on_tick(request.arrival)
+        delay = request.arrival - self.env.now
+        if delay < 0:
+            raise InputError(f"request {request.id} arrives at {request.arrival} s, out of order")
+        if delay:
+            yield self.env.timeout(delay)
+        self.submit(request)
