@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from sim.errors import IntegrityError
-from sim.llamacpp.cells import EMPTY
+from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.decode_run import DecodeRun as CellRun
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.sizes import CELL_PAD
@@ -97,11 +97,21 @@ def usage_of_run(now: Usage, cache: KVCache, run: CellRun, steps: int) -> Usage:
 
 
 def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Ints:
-    """By how much the live cells of the running sequences have grown at each step."""
-    held = np.array([cache.streams[cache.stream_of(seq)].count_of(seq) for seq in run.seqs])
+    """By how much the live cells of the running sequences have grown at each step.
+
+    Cells that several hold count as live wherever the window is, and come before a sequence's own.
+    """
+    held = np.array([_held_alone(cache.streams[cache.stream_of(seq)], seq) for seq in run.seqs])
     last = np.array(run.firsts, dtype=np.int64) - 1
     later = last[:, None] + np.arange(1, steps + 1)
     before = np.minimum(held, seen_by_next(cache, last))
     grown = held[:, None] + np.arange(1, steps + 1)
     after = np.minimum(grown, seen_by_next(cache, later))
     return (after - before[:, None]).sum(axis=0)
+
+
+def _held_alone(cells: Cells, seq: int) -> int:
+    """Cells of a stream that ``seq`` shares with nobody."""
+    if not cells.n_shared:
+        return cells.count_of(seq)
+    return int((cells.owner[cells.cells_of(seq, 0)] == seq).sum())

@@ -45,8 +45,8 @@ class Slot:
 
     @property
     def decodes(self) -> bool:
-        """Whether the next step needs one token of it."""
-        return self.busy and self.started and self.serving.is_decoding
+        """Whether its prompt is behind it, so that each step takes one token of it."""
+        return self.busy and self.started and self.serving.tokens > self.serving.prompt
 
     @property
     def held(self) -> int:
