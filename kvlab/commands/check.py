@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from workloads.errors import InputError
+
 if TYPE_CHECKING:
     from reports.baseline import BaselinePoint
 
@@ -20,11 +22,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(
-    baseline: Path = typer.Option(..., metavar="FILE", help="What kvlab baseline save wrote."),
+    baseline: Path | None = typer.Option(
+        None, metavar="FILE", help="What kvlab baseline save wrote: compare simulated numbers."
+    ),
     allow_better: bool = typer.Option(
         False, "--allow-better", help="Exit with status 0 where everything that changed is better."
     ),
-    junit: Path | None = typer.Option(None, help="Write JUnit XML there."),
+    old: Path | None = typer.Option(
+        None, metavar="PYTHON", help="Interpreter with another kvlab: compare processor time."
+    ),
+    runs: int = typer.Option(30, min=8, help="Runs of each kvlab, in turns, with --old."),
+    study: Path | None = typer.Option(
+        None, metavar="STUDY.toml", help="Comparison to time, with --old."
+    ),
+    history: Path | None = typer.Option(
+        None, help="Append this kvlab's times there and say where they changed, with --old."
+    ),
+    junit: Path | None = typer.Option(None, help="Write JUnit XML there (numbers)."),
     markdown: Path | None = typer.Option(None, help="Append Markdown there (a job's summary)."),
     smaller: Path | None = typer.Option(None, help="Write customSmallerIsBetter JSON there."),
     bigger: Path | None = typer.Option(None, help="Write customBiggerIsBetter JSON there."),
@@ -32,6 +46,28 @@ def check(
     jobs: int = typer.Option(-1, help="Processes; -1: one a core, 1: only this one."),
 ) -> None:
     """Run what a baseline ran; exit status 1 where a number differs by more than is tolerated."""
+    if baseline is None and old is None:
+        raise InputError("check: expected --baseline FILE, --old PYTHON, or both")
+    failed = False
+    if baseline is not None:
+        failed |= _check_numbers(
+            baseline, allow_better, jobs, junit, markdown, (smaller, bigger, bencher)
+        )
+    if old is not None:
+        failed |= _check_times(old, runs, study, history, markdown)
+    if failed:
+        raise typer.Exit(FAILED_CHECK)
+
+
+def _check_numbers(
+    baseline: Path,
+    allow_better: bool,
+    jobs: int,
+    junit: Path | None,
+    markdown: Path | None,
+    histories: tuple[Path | None, Path | None, Path | None],
+) -> bool:
+    """Whether simulated numbers differ in a way that fails the check."""
     from rich.console import Console
 
     from kvlab.study.gate import check as run_check
@@ -47,19 +83,8 @@ def check(
         write_whole(junit, gate_output.junit(verdict))
     if markdown is not None:
         _append(markdown, gate_output.markdown(verdict))
-    _write_histories(now, smaller, bigger, bencher)
-    if verdict.is_worse or (not verdict.passes and not allow_better):
-        raise typer.Exit(FAILED_CHECK)
-
-
-def _append(path: Path, text: str) -> None:
-    from workloads.errors import InputError
-
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    _write_histories(now, *histories)
+    return verdict.is_worse or (not verdict.passes and not allow_better)
 
 
 def _write_histories(
@@ -75,3 +100,36 @@ def _write_histories(
             write_whole(path, github_action_json(rows, smaller_is_better=is_smaller))
     if bencher is not None:
         write_whole(bencher, bencher_json(rows))
+
+
+def _check_times(
+    old: Path, runs: int, study: Path | None, history: Path | None, markdown: Path | None
+) -> bool:
+    """Whether anything takes longer than in the other installation."""
+    from kvlab.study.paired import paired_times
+    from kvlab.study.progress import PointsBar
+    from kvlab.study.ready import FOLDER
+    from reports import timing
+    from reports.timing_history import History
+
+    with PointsBar() as bar:
+        before, after = paired_times(old, study or FOLDER / "speed.toml", runs, bar.update)
+    timings = [timing.judge(name, before[name], after[name]) for name in after if name in before]
+    for each in timings:
+        typer.echo(each.line)
+    if markdown is not None:
+        _append(markdown, timing.markdown(timings))
+    if history is not None:
+        kept = History.load(history).with_times(after)
+        kept.save(history)
+        for line in kept.lines():
+            typer.echo(line)
+    return any(each.kind == "slower" for each in timings)
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error

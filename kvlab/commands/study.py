@@ -33,7 +33,8 @@ def study(
 
     if list_all:
         for each in study_names():
-            typer.echo(f"{each:24} {ready_study(each).title}")
+            if title := ready_study(each).title:
+                typer.echo(f"{each:24} {title}")
         return
     if name is None:
         raise InputError(f"study: expected a name ({', '.join(study_names())}), or --list")
