@@ -24,7 +24,7 @@ from sim.policies.base import DecodeRun, Policy
 from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence, Status
-from sim.step import Step
+from sim.step import Step, Work
 from sim.timing.base import TimeModel
 from sim.work import work_of, work_of_run
 from workloads.request import Request
@@ -129,7 +129,9 @@ class Engine:
             yield from self._link.transfer(step.swapped_in, to_host=False)
         start = to_ticks(self._env.now)
         placement = self.policy.commit(step)
-        ticks = to_ticks(float(self._time_model.seconds(work_of(step, placement))))
+        work = work_of(step, placement)
+        self.recorder.scanned.step(work, placement.runs)
+        ticks = to_ticks(float(self._time_model.seconds(work)))
         self.recorder.occupied(self.policy.usage(), np.array([ticks]))
         yield self._turn.step_end(to_seconds(ticks))
         self.recorder.step(start, start + ticks, step, placement)
@@ -161,8 +163,8 @@ class Engine:
 
     # Runs of decode steps.
 
-    def _plan(self) -> tuple[DecodeRun, NDArray[np.int64]] | None:
-        """A run of decode steps and the end of each in ticks, or None for a single step."""
+    def _plan(self) -> tuple[DecodeRun, Work, NDArray[np.int64]] | None:
+        """A run of decode steps, its work and the end of each in ticks; None for a single step."""
         batch = self.scheduler.batch
         if self.exact_steps or not batch or not self.recorder.are_streaming(len(batch)):
             return None
@@ -179,17 +181,21 @@ class Engine:
         plan = self.policy.plan_run(batch, steps)
         if plan is None or (plan.tokens is not None and self._time_model.sees_prefills):
             return None
-        seconds = np.broadcast_to(self._time_model.seconds(work_of_run(plan, batch)), plan.steps)
+        work = work_of_run(plan, batch)
+        seconds = np.broadcast_to(self._time_model.seconds(work), plan.steps)
         ends = now + np.cumsum(ticks_of(seconds))
         self._quiet = to_seconds(int(ends[-1]) - now)
         # A step may start before the horizon, not at it; the step that reaches it is the last.
         until = min(horizon * TICKS_PER_SECOND, self.recorder.samples.due)
-        return plan, ends[: int(np.searchsorted(ends, until)) + 1]
+        return plan, work, ends[: int(np.searchsorted(ends, until)) + 1]
 
-    def _leap(self, plan: DecodeRun, ends: NDArray[np.int64]) -> Generator[Event, Any, None]:
+    def _leap(
+        self, plan: DecodeRun, work: Work, ends: NDArray[np.int64]
+    ) -> Generator[Event, Any, None]:
         """All steps of the plan that end at ``ends``."""
         now = to_ticks(self._env.now)
         steps = len(ends)
+        self.recorder.scanned.run(work, self.scheduler.batch, steps)
         plan.apply(steps)
         self.scheduler.schedule_run(steps)
         yield self._turn.step_end(to_seconds(int(ends[-1]) - now), self._quiet)

@@ -151,6 +151,7 @@ def summary_of(
         "itl_s": _weighted_spread(values, counts),
         "itl_cdf": _cdf(values, counts),
         **_memory(recorder, makespan),
+        **_reads(recorder),
         **_hits(columns, done),
         **{name: totals[name] for name in totals if name not in ("prompt_tokens",)},
     }
@@ -194,6 +195,12 @@ def _memory(recorder: Recorder, makespan: float) -> dict[str, Any]:
         "shared_mean": share("shared"),
         "kv_bytes": capacity,
     }
+
+
+def _reads(recorder: Recorder) -> dict[str, float]:
+    """Share of what attention loaded that nobody needed; nothing where there is no attention."""
+    share = recorder.scanned.excess_share()
+    return {} if share is None else {"excess_read_share": share}
 
 
 def _hits(columns: dict[str, Any], done: NDArray[np.bool_]) -> dict[str, Any]:

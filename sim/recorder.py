@@ -18,6 +18,7 @@ from sim.clock import TICKS_PER_SECOND, to_seconds
 from sim.growing import GrowingArray
 from sim.policies.base import DecodeRun, Policy, Usage
 from sim.samples import Samples
+from sim.scanned import Scanned
 from sim.sequence import Sequence, Status
 from sim.step import Copy, Count, Placement, Step
 from workloads.request import Request
@@ -58,6 +59,7 @@ class Recorder:
     def __init__(self, policy: Policy, with_maps: bool = False) -> None:
         self.policy = policy
         self.samples = Samples(policy, with_maps)
+        self.scanned = Scanned(policy.groups, policy.cell_bytes)
         self.ends = GrowingArray(np.float64)
         self.streaming_on = GrowingArray(np.int32)
         self.counts = dict.fromkeys(
