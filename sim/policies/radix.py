@@ -16,6 +16,7 @@ import numpy as np
 from sim.budget import Budget
 from sim.errors import IntegrityError
 from sim.eviction.cache import evictor_of
+from sim.model import LayerGroup
 from sim.paging.occupancy import final_length
 from sim.paging.reads import reads_of_run, reads_of_step
 from sim.paging.run import due_in
@@ -24,6 +25,7 @@ from sim.policies.base import Policy, Usage
 from sim.policies.radix_run import RadixRun, pages_begun, surplus_found
 from sim.radix.manager import RadixManager
 from sim.radix.node import Node
+from sim.reads import attended_in_run
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Count, Placement, Reads, Step
 from workloads.errors import InputError
@@ -150,8 +152,14 @@ class Radix(Policy):
                 return False
             self._seqs[seq.id] = seq
             holding = manager.holdings[seq.id]
-        elif not manager.extend(holding, seq.computed, n):
-            return False
+        else:
+            computed = seq.computed
+            if not (
+                manager.extend_by_one(holding, computed)
+                if n == 1
+                else manager.extend(holding, computed, n)
+            ):
+                return False
         self._visits += 1
         if holding.prefilling:
             self._chunks[seq.id] = seq
@@ -238,7 +246,7 @@ class Radix(Policy):
         self, seqs: SequenceOf[Sequence], lengths: Cells, begun: Cells, steps: int
     ) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
         reads = tuple(
-            reads_of_run(group, spec, lengths, steps)
+            self._reads_of_run(group, spec, lengths, steps)
             for group, spec in zip(self.groups, self.layout.groups, strict=True)
         )
         now, size = self.usage()[0], self.period
@@ -251,6 +259,14 @@ class Radix(Policy):
         reserved: Count = np.asarray(now.capacity - live - free - internal, dtype=np.int64)
         usage = Usage(now.capacity, live, reserved, internal, free, 0, now.shared, self.cell)
         return reads, (usage,)
+
+    def _reads_of_run(
+        self, group: LayerGroup, spec: GroupSpec, lengths: Cells, steps: int
+    ) -> Reads:
+        if self.period > 1:
+            return reads_of_run(group, spec, lengths, steps)
+        slots = attended_in_run(group, lengths, steps)
+        return Reads(slots, slots, slots)
 
     # Questions.
 

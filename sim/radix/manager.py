@@ -30,7 +30,17 @@ class Holding:
     are still put into the tree as they are computed.
     """
 
-    __slots__ = ("_pieces", "end", "final", "node", "pages", "path", "prefilling", "surplus")
+    __slots__ = (
+        "_loose",
+        "_pieces",
+        "end",
+        "final",
+        "node",
+        "pages",
+        "path",
+        "prefilling",
+        "surplus",
+    )
 
     def __init__(self, node: Node, path: PrefixPath, end: int, final: int) -> None:
         self.node = node
@@ -40,17 +50,31 @@ class Holding:
         self.pages = self.surplus = 0
         self.prefilling = True
         self._pieces: list[Cells] = []
+        self._loose: list[int] = []
+        """Pages that came one by one, behind the pieces."""
 
     def add(self, pages: Cells) -> None:
         """More pages of its own."""
-        pieces = self._pieces
-        pieces.append(pages)
+        if self._loose:
+            self._tie_up()
+        self._pieces.append(pages)
         self.pages += len(pages)
-        if len(pieces) == _MANY_PIECES:
-            pieces[:] = [np.concatenate(pieces)]
+        if len(self._pieces) == _MANY_PIECES:
+            self.own()
+
+    def add_one(self, page: int) -> None:
+        """One page more of its own."""
+        self._loose.append(page)
+        self.pages += 1
+
+    def _tie_up(self) -> None:
+        self._pieces.append(np.array(self._loose, dtype=np.int64))
+        self._loose.clear()
 
     def own(self) -> Cells:
         """Its own pages, in order."""
+        if self._loose:
+            self._tie_up()
         pieces = self._pieces
         if len(pieces) > 1:
             pieces[:] = [np.concatenate(pieces)]
@@ -58,6 +82,7 @@ class Holding:
 
     def keep(self, pages: Cells) -> None:
         """These are its own pages now."""
+        self._loose.clear()
         self._pieces = [pages]
         self.pages = len(pages)
 
@@ -141,6 +166,20 @@ class RadixManager:
         self._grow(holding, computed, n)
         return True
 
+    def extend_by_one(self, holding: Holding, computed: int) -> bool:
+        """`extend` for the token after the ``computed`` ones."""
+        if (holding.node.end // self.page_size + holding.pages) * self.page_size <= computed:
+            if not self.pool.free:
+                if not self.tree.evictable:
+                    return False
+                self.tree.evict(1)
+            holding.add_one(self.pool.take_one())
+            if self.page_size > 1:
+                self._note_surplus(holding)
+        self.tokens += 1
+        holding.end = computed + 1
+        return True
+
     def pages_of(self, holding: Holding) -> int:
         """Pages of the path and its own."""
         return holding.node.end // self.page_size + holding.pages
@@ -155,6 +194,9 @@ class RadixManager:
     def grew(self, holding: Holding, pages: Cells) -> None:
         """``holding`` has these pages too."""
         holding.add(pages)
+        self._note_surplus(holding)
+
+    def _note_surplus(self, holding: Holding) -> None:
         surplus = self.pages_of(holding) * self.page_size - holding.final
         if surplus > holding.surplus:
             self.surplus += surplus - holding.surplus

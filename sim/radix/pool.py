@@ -29,6 +29,10 @@ class PagePool(ABC):
         """The first ``n`` free pages, of which there must be as many; a new array."""
 
     @abstractmethod
+    def take_one(self) -> int:
+        """The first free page, of which there must be one."""
+
+    @abstractmethod
     def give(self, pages: Cells) -> None:
         """Give pages back, in this order."""
 
@@ -56,7 +60,7 @@ class SlotQueue(PagePool):
     def take(self, n: int) -> Cells:
         """From the head of the queue."""
         head, end = self._head, self._head + n
-        if end > self.size:
+        if end >= self.size:
             taken = np.concatenate([self._ring[head:], self._ring[: end - self.size]])
             self._head = end - self.size
         else:
@@ -64,6 +68,13 @@ class SlotQueue(PagePool):
             self._head = end
         self.free -= n
         return taken
+
+    def take_one(self) -> int:
+        """The head of the queue."""
+        head = self._head
+        self._head = head + 1 if head + 1 < self.size else 0
+        self.free -= 1
+        return int(self._ring[head])
 
     def give(self, pages: Cells) -> None:
         """To the end of the queue."""
@@ -90,6 +101,11 @@ class PageStack(PagePool):
         """From the top of the stack."""
         self.free -= n
         return self._stack[self.free : self.free + n][::-1].copy()
+
+    def take_one(self) -> int:
+        """The top of the stack."""
+        self.free -= 1
+        return int(self._stack[self.free])
 
     def give(self, pages: Cells) -> None:
         """On top of the stack."""
