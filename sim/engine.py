@@ -175,7 +175,7 @@ class Engine:
         if steps < 1:
             return None
         now = to_ticks(self._env.now)
-        horizon = self._turn.horizon()
+        horizon = self._turn.next_event()
         if horizon != float("inf"):
             steps = min(steps, (to_ticks(horizon) - now) // self._last_step + 2)
         plan = self.policy.plan_run(batch, steps)
@@ -186,6 +186,7 @@ class Engine:
         ends = now + np.cumsum(ticks_of(seconds))
         self._quiet = to_seconds(int(ends[-1]) - now)
         # A step may start before the horizon, not at it; the step that reaches it is the last.
+        horizon = min(horizon, self._turn.next_completion())
         until = min(horizon * TICKS_PER_SECOND, self.recorder.samples.due)
         return plan, work, ends[: int(np.searchsorted(ends, until)) + 1]
 

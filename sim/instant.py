@@ -74,10 +74,15 @@ class Turn:
         self.quiet_until = now + max(seconds, quiet)
         return _StepEnd(self._env, seconds, _ENDS + self._index)
 
-    def horizon(self) -> float:
-        """Time of the next event that may concern the engine; infinite if there is none."""
+    def next_event(self) -> float:
+        """Time of the next event that is no other engine's; infinite if there is none."""
         if len(self._peers) == 1:
             return self._env.peek()
-        quiet = min(peer.quiet_until for peer in self._peers if peer is not self)
-        others = (time for time, _, _, event in self._env._queue if type(event) is not _StepEnd)
-        return min(quiet, min(others, default=inf))
+        queue = self._env._queue
+        return min(
+            (time for time, _, _, event in queue if type(event) is not _StepEnd), default=inf
+        )
+
+    def next_completion(self) -> float:
+        """Before this time no other engine completes anything."""
+        return min((peer.quiet_until for peer in self._peers if peer is not self), default=inf)
