@@ -212,10 +212,10 @@ class LlamaServer(Scheduler):
 
     def _clear(self, slot: Slot) -> None:
         """Empty the cache of a slot, checkpoints included."""
-        if slot.seq is not None:
-            self._llama.seq_rm(slot.seq.id, -1, -1)
-            if not slot.busy:
-                self._llama.release(slot.seq)
+        if slot.busy:
+            self._llama.seq_rm(slot.serving.id, -1, -1)
+        elif slot.seq is not None:
+            self._llama.release(slot.seq)
         self._count_checkpoints(-slot.prompt.checkpoint_bytes)
         slot.empty()
 

@@ -60,7 +60,7 @@ schedules = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(VARIANTS), conversations(), schedules, st.integers(1, 40))
 def test_every_slot_finds_its_own_tokens(budget_of, variant, requests, schedule, longest):
     name, kind, options = variant
