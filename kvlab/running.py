@@ -41,10 +41,11 @@ def run(
         seed=config.seed,
         **config.workload_options,
     )
+    scheduler = scheduler_of(config.scheduler, policy, config.scheduler_options)
     simulation = Simulation(
         workload,
         policy,
-        scheduler_of(config.scheduler, policy, config.scheduler_options),
+        scheduler,
         time_model_of(config.time_model, budget, config.hardware),
         with_maps=with_maps,
         window=window,
@@ -54,7 +55,7 @@ def run(
     finished = simulation.run()
     columns = request_columns(finished.recorder)
     summary = summary_of(finished.recorder, columns, config.objectives())
-    summary |= {
+    summary |= dict(scheduler.counts) | {
         "policy": config.policy,
         "prefix_identity": workload.prefix_identity,
         "caches": _caches_of(policy),

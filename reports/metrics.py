@@ -233,6 +233,31 @@ METRICS: dict[str, Metric] = {
             "Times that the policy had no room for a sequence which was to run.",
             unit="times",
         ),
+        _count(
+            "reprocessed_tokens",
+            "Reprocessed",
+            "lower",
+            "Prompt tokens that a slot held and processed again, because its windows or states had "
+            "passed them and no checkpoint was left.",
+            unit="tokens",
+        ),
+        _count(
+            "checkpoints_restored",
+            "Restored",
+            "neither",
+            "Times that a slot went back to a context checkpoint.",
+            unit="times",
+        ),
+        _moved(
+            "checkpoint_peak_bytes",
+            "Checkpoints, peak",
+            "The most that context checkpoints of slots ever took of host memory.",
+        ),
+        _moved(
+            "prompt_cache_peak_bytes",
+            "Prompt cache, peak",
+            "The most that prompts without a slot ever took of host memory.",
+        ),
         _count("steps", "Steps", "neither", "Engine steps."),
         Metric(
             "running_mean",
@@ -259,7 +284,15 @@ METRICS: dict[str, Metric] = {
 }
 """All metrics by name, distributions once each, in the order in which pages show them."""
 
-OPTIONAL = ("running_mean", "excess_read_share", "slo_share", *VOLATILE)
+SCHEDULERS_OWN = (
+    "reprocessed_tokens",
+    "checkpoints_restored",
+    "checkpoint_peak_bytes",
+    "prompt_cache_peak_bytes",
+)
+"""Metrics that only some schedulers count."""
+
+OPTIONAL = ("running_mean", "excess_read_share", "slo_share", *SCHEDULERS_OWN, *VOLATILE)
 """Metrics that a summary may lack."""
 
 REQUIRED = tuple(name for name in METRICS if name not in OPTIONAL)
