@@ -49,20 +49,14 @@ def moves_into_holes(cells: Cells, most: int) -> Moves:
     used = cells.owner[: cells.used_max_p1] != EMPTY
     edges = np.flatnonzero(np.diff(used[: cells.used], prepend=True, append=True))
     behind = np.flatnonzero(used[cells.used :]) + cells.used
-    end, rows = behind.size, 0
-    sources, targets = [np.empty(0, np.intp)], [np.empty(0, np.intp)]
-    for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-        source = behind[end - (stop - start) : end]
-        end -= source.size
-        starts = np.flatnonzero(np.diff(source, prepend=-1) != 1)
-        if rows + starts.size > most:
-            source = source[: starts[most - rows]]
-        sources.append(source)
-        targets.append(np.arange(start, start + source.size))
-        rows += starts.size
-        if rows >= most:
-            break
-    return Moves(np.concatenate(sources), np.concatenate(targets))
+    starts, sizes = edges[::2], edges[1::2] - edges[::2]
+    # Which of the cells behind go where: hole by hole, the last ones first.
+    filled = np.cumsum(sizes)
+    within = np.arange(behind.size) - np.repeat(filled - sizes, sizes)
+    source = behind[np.repeat(behind.size - filled, sizes) + within]
+    begins = (within == 0) | (np.diff(source, prepend=-1) != 1)
+    rows = int(np.searchsorted(np.cumsum(begins), most, side="right"))
+    return Moves(source[:rows], (np.repeat(starts, sizes) + within)[:rows])
 
 
 def moves_by_sequence(cells: Cells) -> Moves:
