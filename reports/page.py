@@ -12,7 +12,7 @@ from markupsafe import Markup
 from reports.metrics import DISTRIBUTIONS, METRICS, STATISTICS, Summary, metric
 from reports.plots import Picture
 from reports.results import RunResult
-from reports.table import FAILED, tables_of
+from reports.table import legend_of, marked, tables_of
 from reports.verdict import RULE, verdict_of
 
 LARGEST_SVG = 300_000
@@ -62,7 +62,8 @@ def page_of(
         verdict=verdict_of(summaries),
         rule=RULE,
         tables=tables_of(summaries),
-        failed_note=FAILED,
+        legend=legend_of(summaries),
+        names={policy: marked(policy, summary) for policy, summary in summaries.items()},
         common=common,
         pictures=[_picture(picture) for picture in pictures],
         failures={policy: reasons for policy, reasons in failures.items() if reasons},

@@ -39,6 +39,7 @@ TABLES = {
 
 LEGEND = "* best of its column (ties all marked, none where all are equal)"
 FAILED = "† some requests failed; latencies are those of the finished ones"
+LOSSY = "‡ lossy: it does not compute what the model would; see the verdict"
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,20 @@ def tables_of(summaries: Mapping[str, Summary]) -> list[Table]:
     return tables
 
 
-def failed_in(summary: Summary) -> bool:
-    """Whether requests failed, so that latencies leave some requests out."""
-    return bool(summary["requests_failed"])
+def notes_of(summary: Summary) -> dict[str, str]:
+    """What has to be known with a policy's row: a mark for its name, and the words of the mark."""
+    notes = {"†": FAILED} if summary["requests_failed"] else {}
+    return notes | ({"‡": LOSSY} if summary.get("lossy") else {})
+
+
+def marked(policy: str, summary: Summary) -> str:
+    """The policy's name with its marks."""
+    return " ".join([policy, *notes_of(summary)])
+
+
+def legend_of(summaries: Mapping[str, Summary]) -> list[str]:
+    """The words of all marks in use, each once."""
+    return list(dict.fromkeys(n for s in summaries.values() for n in notes_of(s).values()))
 
 
 def terminal(summaries: Mapping[str, Summary]) -> Group:
@@ -116,12 +128,11 @@ def terminal(summaries: Mapping[str, Summary]) -> Group:
                 Text(f"{column.label} \n{column.unit} "), justify="right", overflow="fold"
             )
         for policy, cells in table.rows.items():
-            name = Text(f"{policy} †" if failed_in(summaries[policy]) else policy)
+            name = Text(marked(policy, summaries[policy]))
             view.add_row(name, *(_styled(cell) for cell in cells))
         parts.append(view)
     parts.append(Text(LEGEND, "dim"))
-    if any(map(failed_in, summaries.values())):
-        parts.append(Text(FAILED, "dim"))
+    parts += [Text(line, "dim") for line in legend_of(summaries)]
     return Group(*parts)
 
 
@@ -141,12 +152,11 @@ def markdown(summaries: Mapping[str, Summary]) -> str:
             name = html.escape(policy).replace("|", "\\|")
             lines.append(
                 [
-                    f"{name} †" if failed_in(summaries[policy]) else name,
+                    marked(name, summaries[policy]),
                     *(f"**{cell.text}**" if cell.best else cell.text for cell in cells),
                 ]
             )
         rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         blocks.append(f"**{table.title}**\n\n{rows}\n")
-    if any(map(failed_in, summaries.values())):
-        blocks.append(f"{FAILED}\n")
+    blocks += [f"{line}\n" for line in legend_of(summaries)]
     return "\n".join(blocks)

@@ -72,24 +72,29 @@ def ranking_of(summaries: Mapping[str, Summary]) -> list[str]:
 
 def verdict_of(summaries: Mapping[str, Summary]) -> Verdict:
     """The verdict on one summary a policy, in the order in which they are to be named."""
-    failures = tuple(
+    caveats = tuple(
         _failed(policy, summary)
         for policy, summary in summaries.items()
         if summary["requests_failed"]
     )
+    caveats += tuple(
+        _lossy(policy, summary) for policy, summary in summaries.items() if summary.get("lossy")
+    )
     if not any(summary["requests_completed"] for summary in summaries.values()):
-        return Verdict((), "No policy finished a request, so none serves best.", failures)
+        return Verdict((), "No policy finished a request, so none serves best.", caveats)
     fallen = fallen_of(summaries)
     leaders = [policy for policy in summaries if policy not in fallen]
     if not fallen:
-        return Verdict(tuple(leaders), _nobody_fell(summaries), failures)
+        return Verdict(tuple(leaders), _nobody_fell(summaries), caveats)
     best, others = leaders[0], [p for p in ranking_of(summaries) if p in fallen]
     details = [_comparison(policy, best, fallen[policy], summaries) for policy in others]
     against = clauses_between(summaries[best], summaries[others[0]])
     if against:
         details.append(f"Against {best}, with {others[0]} in brackets: {'; '.join(against)}.")
     headline = _headline(leaders, others[0], fallen[others[0]], summaries)
-    return Verdict(tuple(leaders), headline, (*details, *failures))
+    if any(summaries[policy].get("lossy") for policy in leaders):
+        headline += " (It is lossy.)" if len(leaders) == 1 else " (Not all of them are exact.)"
+    return Verdict(tuple(leaders), headline, (*details, *caveats))
 
 
 def _in_words(shown: Metric) -> str:
@@ -152,4 +157,11 @@ def _failed(policy: str, summary: Summary) -> str:
     return (
         f"{policy} failed {summary['requests_failed']:,} of {total:,} requests; its latencies "
         "count only those that finished."
+    )
+
+
+def _lossy(policy: str, summary: Summary) -> str:
+    return (
+        f"{policy} is lossy: {summary['lossy']}. It does less work than the others, and its "
+        "numbers say nothing of what that does to the output."
     )

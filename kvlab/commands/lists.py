@@ -32,6 +32,8 @@ def policies(
     for name in POLICIES.names():
         policy = POLICIES.load(name)
         typer.echo(f"{name:12} {(inspect.getdoc(policy) or '').partition(chr(10))[0]}")
+        if policy.lossy:
+            typer.echo(f"{'':12} LOSSY: {policy.lossy}")
         for option in fields(policy.Options):
             text = option.metadata.get("text", "")
             typer.echo(f"{'':14}{name}.{option.name}={option.default}  {text}".rstrip())

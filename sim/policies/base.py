@@ -89,6 +89,9 @@ class Policy(SequenceOperations, ABC):
     can_fork: ClassVar[bool] = False
     """Whether `fork` is offered."""
 
+    lossy: str = ""
+    """What attention sees instead of all that the model would see; empty where nothing is lost."""
+
     @dataclass(frozen=True)
     class Options:
         """Options of the policy; a subclass defines its own frozen dataclass of this name."""

@@ -59,6 +59,8 @@ class Ring(LlamaPolicy):
     def __init__(self, budget: Budget, options: Options | None = None) -> None:
         super().__init__(budget, options)
         window, sinks = self.options.window, self.options.sinks
+        if window:
+            self.lossy = "old tokens are dropped (context shift)"
         if window and self.states is not None:
             raise InputError(
                 f"ring.window: expected 0, as {budget.model.name} has recurrent states, from which "

@@ -164,3 +164,18 @@ def test_shifting_no_metric_shifts_no_verdict(runs):
     """The verdict looks at nothing but the summaries: what is equal, reads equal."""
     assert verdict_of(runs) == verdict_of({name: dict(run) for name, run in runs.items()})
     assert CRITERIA[0] == "goodput_rps"
+
+
+def test_a_lossy_policy_is_marked_wherever_it_leads(make_run):
+    from reports.table import markdown
+    from reports.verdict import verdict_of
+
+    summaries = {
+        "paged": make_run("paged", goodput_rps=1.0).summary,
+        "summary": make_run("summary", goodput_rps=2.0, lossy="old tokens are gone").summary,
+    }
+    verdict = verdict_of(summaries)
+    assert verdict.leaders == ("summary",)
+    assert verdict.headline.endswith("(It is lossy.)")
+    assert any("summary is lossy: old tokens are gone." in line for line in verdict.details)
+    assert "summary ‡" in markdown(summaries) and "paged ‡" not in markdown(summaries)
