@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from kvlab.options import pairs
 from workloads.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,6 +56,16 @@ def compare(
     scheduler_option: list[str] = typer.Option(
         [], metavar="KEY=VALUE", help="Option of the scheduler; may be repeated."
     ),
+    replicas: int | None = typer.Option(None, help="Engines that serve, each with that memory."),
+    prefill_replicas: int | None = typer.Option(None, help="Engines that compute prompts alone."),
+    decode_replicas: int | None = typer.Option(None, help="Engines that do the rest."),
+    router: str | None = typer.Option(None, help="Who chooses among the engines."),
+    router_option: list[str] = typer.Option(
+        [], metavar="KEY=VALUE", help="Option of the router; may be repeated."
+    ),
+    link_bandwidth: str | None = typer.Option(
+        None, help="Bytes a second from prefill to decode replicas, for example 50GB."
+    ),
     max_seqs: int | None = typer.Option(None, help="Sequences that may run at once."),
     max_batched_tokens: int | None = typer.Option(None, help="Tokens of one step."),
     max_model_len: int | None = typer.Option(None, help="Longest sequence in tokens."),
@@ -93,9 +104,20 @@ def compare(
     if kv_tokens is not None or kv_memory is not None:
         given = {name: value for name, value in given.items() if name not in MEMORY}
     given |= {name: value for name, value in plain.items() if value is not None}
-    _merge(given, "workload_options", _pairs(workload_option, "--workload-option"))
-    _merge(given, "scheduler_options", _pairs(scheduler_option, "--scheduler-option"))
-    for key, value in _pairs(policy_option, "--policy-option").items():
+    _merge(given, "workload_options", pairs(workload_option, "--workload-option"))
+    cluster = {
+        "replicas": replicas,
+        "prefill_replicas": prefill_replicas,
+        "decode_replicas": decode_replicas,
+        "router": router,
+        "link_bandwidth": link_bandwidth,
+    }
+    _merge(given, "cluster", {k: v for k, v in cluster.items() if v is not None})
+    _merge(
+        given.setdefault("cluster", {}), "router_options", pairs(router_option, "--router-option")
+    )
+    _merge(given, "scheduler_options", pairs(scheduler_option, "--scheduler-option"))
+    for key, value in pairs(policy_option, "--policy-option").items():
         policy, dot, name = key.rpartition(".")
         if not dot:
             raise InputError(f"--policy-option {key}={value}: expected POLICY.KEY=VALUE")
@@ -158,13 +180,3 @@ def _names(text: str) -> list[str]:
 def _merge(fields: dict[str, Any], name: str, more: dict[str, Any]) -> None:
     if more:
         fields[name] = {**fields.get(name, {}), **more}
-
-
-def _pairs(items: list[str], option: str) -> dict[str, str]:
-    pairs = {}
-    for item in items:
-        key, equals, value = item.partition("=")
-        if not (key and equals):
-            raise InputError(f"{option} {item}: expected KEY=VALUE")
-        pairs[key] = value
-    return pairs
