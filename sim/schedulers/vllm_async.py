@@ -9,7 +9,8 @@ synchronous scheduling on what was known one step earlier.
 from __future__ import annotations
 
 from sim.policies.base import Policy
-from sim.schedulers.vllm import VllmScheduler
+from sim.schedulers.runs import Chunks
+from sim.schedulers.vllm import VllmScheduler, urgency
 from sim.sequence import Sequence, Status
 from sim.step import Step
 
@@ -20,10 +21,10 @@ class AsyncVllmScheduler(VllmScheduler):
     A step is decided here when it begins rather than when the one before it began, which is the
     same if nothing of what happened in between is looked at. So sequences that arrive, and the
     slots and blocks of sequences that end, count only once the step after has been decided. An
-    idle engine sees arrivals at once.
+    idle engine sees arrivals at once. A sequence whose last token is on its way still counts as
+    running: where room is wanted it may be the one to be preempted, and ends earlier for it.
 
-    Not modelled: that blocks of output tokens enter the prefix cache one step later, and that a
-    sequence whose last token is on its way may be preempted.
+    Not modelled: that blocks of output tokens enter the prefix cache one step later.
     """
 
     name = "vllm-async"
@@ -32,6 +33,8 @@ class AsyncVllmScheduler(VllmScheduler):
         super().__init__(policy, options)
         self._arrived: list[Sequence] = []
         self._ended: list[Sequence] = []
+        self._made_room = False
+        """Whether a sequence with its last token on its way was preempted in this step."""
 
     @property
     def has_work(self) -> bool:
@@ -59,6 +62,7 @@ class AsyncVllmScheduler(VllmScheduler):
 
     def schedule(self) -> Step:
         """The next step, on what was known before the last one ended; then what is known now."""
+        self._made_room = False
         step = super().schedule()
         if self._ended:
             self._turned_away = None
@@ -70,6 +74,25 @@ class AsyncVllmScheduler(VllmScheduler):
         self._arrived.clear()
         return step
 
+    def _victim(self) -> Sequence:
+        running = super()._victim()
+        if not self._ended:
+            return running
+        return max((running, *self._ended), key=urgency if self._by_priority else _rank)
+
+    def _preempt(self, seq: Sequence, step: Step) -> None:
+        if seq.status is not Status.FINISHED:
+            super()._preempt(seq, step)
+            return
+        self._made_room = True
+        self._ended.remove(seq)
+        self.policy.release(seq)
+
+    def _admit(self, step: Step, chunks: Chunks, budget: int) -> None:
+        """Nobody is admitted in a step in which somebody was preempted."""
+        if not self._made_room:
+            super()._admit(step, chunks, budget)
+
     def _finish_all(self, finished: list[tuple[int, Sequence]]) -> list[Sequence]:
         for _, seq in finished:
             self._leave(seq)
@@ -80,3 +103,8 @@ class AsyncVllmScheduler(VllmScheduler):
     def steady_steps(self) -> int:
         """As ever, but for the step that still knows nothing of an arrival or an end."""
         return 0 if self._arrived or self._ended else super().steady_steps()
+
+
+def _rank(seq: Sequence) -> int:
+    """Its place in the order of admission."""
+    return seq.rank
