@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
+from kvlab.cluster_settings import ClusterSetting
 from sim.budget import Budget
 from sim.hardware import hardware_of
 from sim.metrics import Objectives
@@ -39,6 +40,7 @@ class Setting(BaseModel):
     cached in full, or kv_memory: in bytes; with neither, what 90 % of the device's memory leaves
     beside the weights. max_model_len: longest sequence; by default the model's longest context.
     tensor_parallel: devices that divide the model; hardware and memory are those of each of them.
+    cluster: several engines, each with that hardware and memory, and the router before them.
     slo: objectives by service class.
     """
 
@@ -47,6 +49,7 @@ class Setting(BaseModel):
     model: str = "llama-3.1-8b"
     hardware: str = "h100"
     tensor_parallel: Count = 1
+    cluster: ClusterSetting = ClusterSetting()
     kv_memory: Annotated[ByteSize, Field(ge=1, le=1 << 60)] | None = None
     kv_tokens: Count | None = None
     kv_type: str = "f16"
@@ -162,6 +165,8 @@ def _line_of(error: ValidationError, cls: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         inner = _model_at(cls, first["loc"][:-1])
         return f"unknown field {where!r}; {suggestion_for(str(first['loc'][-1]), inner)}"
+    if first["type"] == "value_error":
+        return f"{where}: {first['msg'].removeprefix('Value error, ')}"
     return f"{where}: {first['msg'][0].lower()}{first['msg'][1:]}, not {first['input']!r}"
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvlab.config import Comparison, RunConfig
+from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts
 from sim.metrics import request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of, time_model_of
-from sim.policies.base import Policy
-from sim.simulation import Simulation
+from sim.recorder import Recorder
+from sim.simulation import Finished, Simulation
+from workloads.errors import InputError
 from workloads.spec import workload_of
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ def run(
     from reports.results import RunResult
 
     budget = config.budget()
-    policy = policy_of(config.policy, budget, _policy_options(config))
     workload = workload_of(
         config.workload,
         requests=config.requests,
@@ -41,30 +42,42 @@ def run(
         seed=config.seed,
         **config.workload_options,
     )
-    scheduler = scheduler_of(config.scheduler, policy, config.scheduler_options)
-    simulation = Simulation(
-        workload,
-        policy,
-        scheduler,
-        time_model_of(config.time_model, budget, config.hardware),
-        with_maps=with_maps,
-        window=window,
-        exact_steps=config.exact_steps,
-        progress=None if progress is None else lambda done: progress(config.policy, done),
-    )
-    finished = simulation.run()
-    columns = request_columns(finished.recorder)
-    summary = summary_of(finished.recorder, columns, config.objectives())
-    summary |= dict(scheduler.counts) | {
+    time_model = time_model_of(config.time_model, budget, config.hardware)
+
+    def parts() -> Parts:
+        policy = policy_of(config.policy, budget, _policy_options(config))
+        scheduler = scheduler_of(config.scheduler, policy, config.scheduler_options)
+        return Parts(policy, scheduler, time_model)
+
+    common: dict[str, Any] = {
+        "with_maps": with_maps,
+        "exact_steps": config.exact_steps,
+        "progress": None if progress is None else lambda done: progress(config.policy, done),
+    }
+    finished: Finished | FinishedCluster
+    if config.cluster.is_one_engine:
+        finished = Simulation(workload, *parts(), window=window, **common).run()
+    elif window is None:
+        plan = config.cluster.plan(config.seed)
+        finished = ClusterSimulation(workload, parts, plan, **common).run()
+    else:
+        raise InputError("cluster: several replicas cannot be sampled in a window of time")
+    recorder = finished.recorder
+    columns = request_columns(recorder)
+    summary = summary_of(recorder, columns, config.objectives())
+    summary |= {
         "policy": config.policy,
         "prefix_identity": workload.prefix_identity,
-        "caches": _caches_of(policy),
+        "caches": _caches_of(recorder),
         "cpu_s": finished.cpu_s,
     }
+    if isinstance(finished, FinishedCluster):
+        columns |= finished.columns
+        summary["cluster"] = finished.summary
     return RunResult.of(
         config.model_dump(mode="json", exclude_none=True),
         columns,
-        timeline_columns(finished.recorder),
+        timeline_columns(recorder),
         summary,
     )
 
@@ -80,11 +93,11 @@ def _policy_options(config: RunConfig) -> dict[str, Any]:
     return common | config.policy_options
 
 
-def _caches_of(policy: Policy) -> list[dict[str, Any]]:
-    """Name and size of the caches of a policy that has any."""
+def _caches_of(recorder: Recorder) -> list[dict[str, Any]]:
+    """Name and size of the caches of a policy that has any; of several replicas one by one."""
     return [
-        {"name": policy.cache_name(i), "cells": int(part.capacity), "cell_bytes": part.cell_bytes}
-        for i, part in enumerate(policy.usage())
+        {"name": name, "cells": int(part.capacity), "cell_bytes": part.cell_bytes}
+        for name, part in zip(recorder.cache_names(), recorder.usage(), strict=True)
         if part.capacity
     ]
 

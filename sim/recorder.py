@@ -97,6 +97,10 @@ class Recorder:
         """The caches as they are now."""
         return self.policy.usage()
 
+    def cache_names(self) -> list[str]:
+        """What the caches are called, in the order of `usage`."""
+        return [self.policy.cache_name(cache) for cache in range(len(self.usage()))]
+
     # Steps.
 
     def step(self, start: int, end: int, step: Step, placement: Placement) -> None:

@@ -60,6 +60,14 @@ class MergedRecorder(Recorder):
         """The caches of one engine after those of the other."""
         return tuple(usage for part in self._parts for usage in part.usage())
 
+    def cache_names(self) -> list[str]:
+        """With the number of the engine."""
+        return [
+            f"replica {number}: {name}"
+            for number, part in enumerate(self._parts)
+            for name in part.cache_names()
+        ]
+
     def _take(self, served: Served) -> None:
         end, begin = served.end, served.begin
         last = self._parts[end.engine]
