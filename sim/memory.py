@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from sim.checks import require_positive
-from sim.context import context_sizes, padded
 from sim.dtypes import KVType
 from sim.dtypes import kv_type as kv_type_of
 from sim.groups import LayerGroup, grouped
 from sim.layers import CROSS, AttentionSpec, LayerSpec
+from sim.llamacpp.sizes import ContextParams, padded, sizes_of, swa_cells
 from sim.model import NO_LIMIT, ModelSpec
 
 Geometry: TypeAlias = "ModelSpec | Iterable[LayerSpec]"
@@ -79,9 +79,9 @@ def memory_report(
 ) -> MemoryReport:
     """The caches for ``sequences`` sequences of up to ``context`` tokens each.
 
-    Without ``block_size`` they are sized as llama.cpp does (`sim.context`), ``ubatch`` being its
-    physical batch; ``unified`` puts all sequences into one array of cells. With ``block_size``
-    they are the blocks that vLLM reserves for that many longest requests, ``ubatch`` being the
+    Without ``block_size`` they are sized as llama.cpp does (`sim.llamacpp.sizes`), ``ubatch``
+    being its physical batch; ``unified`` puts all sequences into one array of cells. With
+    ``block_size`` they are the blocks that vLLM reserves for that many longest requests, ``ubatch`` being the
     tokens of one step (``kv_cache_interface.py``, ``max_memory_usage_bytes``). ``swa_full``
     caches windowed layers in full. ``images``: images of each sequence, whose K and V the layers
     with cross-attention keep. V has K's type unless told. Raises `InputError`.
@@ -176,12 +176,18 @@ def _row(group: LayerGroup, cells: int, bytes_k: int, bytes_v: int) -> MemoryRow
 def _llama_cells(
     group: LayerGroup, context: int, sequences: int, ubatch: int, swa_full: bool, unified: bool
 ) -> int:
-    sizes = context_sizes(
-        context * sequences, sequences, ubatch, batch=max(2048, ubatch), unified=unified
+    params = ContextParams(
+        n_ctx=context * sequences,
+        n_batch=max(2048, ubatch),
+        n_ubatch=ubatch,
+        n_seq_max=sequences,
+        kv_unified=unified,
+        swa_full=swa_full,
     )
-    if group.window:
-        return sizes.streams * sizes.window_cells(group.window, swa_full)
-    return sizes.context
+    sizes = sizes_of(params, params.n_ctx)
+    return sizes.n_stream * (
+        swa_cells(group.window, params, sizes) if group.window else sizes.n_ctx_seq
+    )
 
 
 def _block_cells(

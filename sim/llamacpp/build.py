@@ -31,7 +31,7 @@ def memory_for(geometry: CacheGeometry, params: ContextParams, sizes: ContextSiz
     attention: KVCache | ISWACache | None = None
     if geometry.swa is not None:
         base = cache("base", geometry.base, sizes.n_ctx_seq)
-        cells = swa_cells(geometry, params, sizes)
+        cells = swa_cells(geometry.window.n, params, sizes)
         swa = cache("swa", geometry.swa, cells, geometry.window)
         attention = ISWACache(base, swa, unified=params.kv_unified)
     elif geometry.full is not None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sim.llamacpp.errors import ContextRefused, EngineAborts
-from sim.llamacpp.geometry import AttentionGeometry, CacheGeometry, RecurrentGeometry
+from sim.llamacpp.geometry import AttentionGeometry, RecurrentGeometry
 
 #: Most sequence ids of one context (``LLAMA_MAX_SEQ``).
 MAX_SEQ = 256
@@ -116,13 +116,20 @@ def context_sizes(params: ContextParams, n_ctx_train: int = 0) -> ContextSizes:
     asked = params.n_ctx or n_ctx_train
     if asked <= 0:
         raise ContextRefused("n_ctx = 0 means the model's training context, which is not known")
-    n_batch = min(asked, params.n_batch)
-    n_ubatch = min(n_batch, params.n_ubatch or params.n_batch)
-    if n_batch < n_seq_max:
+    sizes = sizes_of(params, asked)
+    if sizes.n_batch < n_seq_max:
         raise EngineAborts(
-            f"context(n_batch={n_batch}, n_seq_max={n_seq_max})",
+            f"context(n_batch={sizes.n_batch}, n_seq_max={n_seq_max})",
             "GGML_ASSERT(n_outputs_max): every sequence must be able to have an output",
         )
+    return sizes
+
+
+def sizes_of(params: ContextParams, asked: int) -> ContextSizes:
+    """Sizes of a context of ``asked`` tokens, for any number of sequences; refuses nothing."""
+    n_seq_max = max(1, params.n_seq_max)
+    n_batch = min(asked, params.n_batch)
+    n_ubatch = min(n_batch, params.n_ubatch or params.n_batch)
     n_ctx = padded(asked)
     unified = params.kv_unified or n_seq_max == 1
     if params.kv_unified:
@@ -133,12 +140,16 @@ def context_sizes(params: ContextParams, n_ctx_train: int = 0) -> ContextSizes:
     return ContextSizes(n_ctx, n_ctx_seq, n_batch, n_ubatch, n_seq_max, 1 if unified else n_seq_max)
 
 
-def swa_cells(geometry: CacheGeometry, params: ContextParams, sizes: ContextSizes) -> int:
-    """Cells per stream of the sliding-window cache (``llama_kv_cache_iswa``)."""
+def swa_cells(window: int, params: ContextParams, sizes: ContextSizes) -> int:
+    """Cells per stream of the cache of layers with a window (``llama_kv_cache_iswa``).
+
+    They hold the window of every sequence of the stream and one ubatch, but never more than the
+    full cache; with ``swa_full`` as many.
+    """
     if params.swa_full:
         return sizes.n_ctx_seq
     windows = sizes.n_seq_max if params.kv_unified else 1
-    return padded(min(sizes.n_ctx_seq, geometry.window.n * windows + sizes.n_ubatch))
+    return padded(min(sizes.n_ctx_seq, window * windows + sizes.n_ubatch))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.context import context_sizes
 from sim.dtypes import kv_type
 from sim.layers import AttentionSpec, LayerSpec
+from sim.llamacpp.sizes import ContextParams, sizes_of, swa_cells
 from sim.memory import memory_report, plain_layers, tokens_that_fit
 from sim.model_files import model_of
 from workloads.errors import InputError
@@ -93,8 +93,8 @@ def test_blocks_of_vllm() -> None:
 def test_contexts_of_llama_cpp(
     asked: int, sequences: int, unified: bool, context: int, share: int, streams: int
 ) -> None:
-    sizes = context_sizes(asked, sequences, unified=unified)
-    assert (sizes.context, sizes.per_sequence, sizes.streams) == (context, share, streams)
+    sizes = sizes_of(ContextParams(n_seq_max=sequences, kv_unified=unified), asked)
+    assert (sizes.n_ctx, sizes.n_ctx_seq, sizes.n_stream) == (context, share, streams)
 
 
 def recorded() -> Iterator[dict[str, Any]]:
@@ -112,20 +112,25 @@ def test_cache_sizes_that_llama_cpp_reports() -> None:
     checked = 0
     for record in recorded():
         asked = record["config"]
-        sizes = context_sizes(
-            asked["n_ctx"], asked["n_seq_max"], asked["n_ubatch"], 512, asked["kv_unified"]
+        params = ContextParams(
+            n_batch=512,
+            n_ubatch=asked["n_ubatch"],
+            n_seq_max=asked["n_seq_max"],
+            kv_unified=asked["kv_unified"],
+            swa_full=asked["swa_full"],
         )
-        assert (sizes.context, sizes.per_sequence) == (record["n_ctx"], record["n_ctx_seq"])
-        assert (sizes.batch, sizes.ubatch) == (record["n_batch"], record["n_ubatch"])
+        sizes = sizes_of(params, asked["n_ctx"])
+        assert (sizes.n_ctx, sizes.n_ctx_seq) == (record["n_ctx"], record["n_ctx_seq"])
+        assert (sizes.n_batch, sizes.n_ubatch) == (record["n_batch"], record["n_ubatch"])
         states = [cache["cells"] for cache in record["caches"] if cache["kind"] == "rs"]
-        assert states in ([], [sizes.sequences])
+        assert states in ([], [sizes.n_seq_max])
         attention = [cache for cache in record["caches"] if cache["kind"] == "kv"]
         for index, cache in enumerate(attention):
             window = WINDOWS[asked["model"]] if index else 0
-            cells = sizes.window_cells(window, asked["swa_full"]) if index else sizes.per_sequence
-            assert (cache["cells"], cache["n_stream"]) == (cells, sizes.streams)
+            cells = swa_cells(window, params, sizes) if index else sizes.n_ctx_seq
+            assert (cache["cells"], cache["n_stream"]) == (cells, sizes.n_stream)
             for side in "kv":
-                row = sizes.streams * cells * cache["layers"]
+                row = sizes.n_stream * cells * cache["layers"]
                 known = elements.setdefault(
                     (asked["model"], index),
                     cache["bytes_k"] // (2 * row) if row and asked["type_k"] == "f16" else 0,
