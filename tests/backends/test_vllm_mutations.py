@@ -250,7 +250,7 @@ def latest_of_equals_preempted(patch: MonkeyPatch) -> None:
         ranks = {id(seq): seq.rank for seq in self._running}
         patch.setattr(
             scheduler_module,
-            "_urgency",
+            "urgency",
             lambda seq: (seq.priority, seq.arrival, ranks.get(id(seq), 0)),
         )
         return original(self, *args)
@@ -261,7 +261,7 @@ def latest_of_equals_preempted(patch: MonkeyPatch) -> None:
 @mutant("scripted_priority_scheduled_victim", "scripted_priority_budget_back")
 def least_urgent_goes_first(patch: MonkeyPatch) -> None:
     """Rule 21: with priorities too the last of the running is preempted."""
-    patch.setattr(scheduler_module, "_urgency", lambda seq: seq.rank)
+    patch.setattr(scheduler_module, "urgency", lambda seq: seq.rank)
 
 
 @mutant("priority_s0_01", "priority_s0_13", "kept_priority_s118_03")
