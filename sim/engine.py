@@ -209,7 +209,7 @@ class Engine:
         self._finish(finished)
 
     def _choose_beams(self) -> None:
-        for dead, child in self._forking.choose_beams():
+        for dead, _, child in self._forking.choose_beams():
             self.recorder.replaced(dead, child)
 
     def _sample(self) -> None:

@@ -129,11 +129,11 @@ class Forking:
         steps = [search.steps_to_change() for search in self._searches.values()]
         return min((step for step in steps if step is not None), default=None)
 
-    def choose_beams(self) -> list[tuple[Sequence, Sequence]]:
+    def choose_beams(self) -> list[tuple[Sequence, Sequence, Sequence]]:
         """Choose again among beams of equal length that got a token in the step that is over.
 
         Beams that wait or were preempted neither die nor are gone on from. Answers each beam that
-        died, and the sequence that took its place.
+        died, the one that its place was given to, and the sequence that goes on there.
         """
         if not self._searches:
             return []
@@ -151,7 +151,9 @@ class Forking:
                 del self._searches[number]
         return replaced
 
-    def _replace(self, search: _Search, dying: int, parent: int) -> tuple[Sequence, Sequence]:
+    def _replace(
+        self, search: _Search, dying: int, parent: int
+    ) -> tuple[Sequence, Sequence, Sequence]:
         """Let beam number ``dying`` go on from where beam ``parent`` is."""
         dead, source = search.beams[dying], search.beams[parent]
         child = self._new_sequence(source.request, dead.sample)
@@ -163,7 +165,7 @@ class Forking:
             child.tokens = source.tokens
             self._scheduler.add(child)
         search.take(dying, child)
-        return dead, child
+        return dead, source, child
 
 
 def _runs(seq: Sequence) -> bool:

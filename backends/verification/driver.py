@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from sim.forking import Forking, sequences_of
 from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence, Status
@@ -52,7 +53,7 @@ class Driver:
         self._follower = follower
         self._at_once = at_once
         self._open: dict[int, int] = {}
-        self._to_fork: set[int] = set()
+        self._forking = Forking(policy, scheduler, self._new_sequence)
         self._more = True
         self.sequences = 0
         self.refused = 0
@@ -83,9 +84,8 @@ class Driver:
         if seq.limit > longest or not self._policy.can_ever_hold(seq):
             self.refused += 1
             return
-        self._open[request.id] = request.samples
-        if request.samples > 1:
-            self._to_fork.add(request.id)
+        self._open[request.id] = sequences_of(request)
+        self._forking.expect(request)
         self._scheduler.add(seq)
 
     def _new_sequence(self, request: Request, sample: int = 0) -> Sequence:
@@ -98,14 +98,11 @@ class Driver:
             return 0
         placement = self._policy.commit(step)
         self._follower.follow(placement, singly=True)
-        parents = [
-            run.seq
-            for run in step.runs
-            if run.seq.request.id in self._to_fork and run.start + run.n >= run.seq.prompt
-        ]
+        parents = self._forking.parents_in(step)
         finished = self._scheduler.update(step)
-        for parent in parents:
-            self._fork_samples(parent)
+        for parent, child in self._forking.fork(parents):
+            self._follower.forked(parent, child)
+        self._choose_beams()
         self._finish(finished)
         return 1
 
@@ -115,6 +112,9 @@ class Driver:
         if not (self._at_once and batch):
             return 0
         steps = min(self._scheduler.steady_steps() - 1, FEW_STEPS)
+        change = self._forking.steps_to_change()
+        if change is not None:
+            steps = min(steps, change)
         plan = self._policy.plan_run(batch, steps) if steps > 0 else None
         if plan is None or plan.steps < 1:
             return 0
@@ -123,17 +123,14 @@ class Driver:
         self._scheduler.schedule_run(plan.steps)
         self._scheduler.update_run(plan.steps)
         self._follower.follow(Placement(runs, ()), singly=False)
+        self._choose_beams()
         return plan.steps
 
-    def _fork_samples(self, parent: Sequence) -> None:
-        self._to_fork.remove(parent.request.id)
-        for sample in range(1, parent.request.samples):
-            child = self._new_sequence(parent.request, sample)
-            runs = parent.status is Status.RUNNING and self._policy.can_fork
-            if runs and self._scheduler.fork(parent, child):
+    def _choose_beams(self) -> None:
+        for dead, parent, child in self._forking.choose_beams():
+            if child.status is Status.RUNNING:
                 self._follower.forked(parent, child)
-            else:
-                self._scheduler.add(child)
+            self._follower.finished(dead)
 
     def _finish(self, finished: list[Sequence]) -> None:
         for seq in finished:
@@ -149,9 +146,12 @@ class Driver:
 
     def _drop_one(self) -> None:
         """Nothing can be scheduled and nothing will change that: give up whoever is first."""
-        seq = [*self._scheduler.waiting, *self._scheduler.running][0]
-        self._scheduler.abort(seq)
-        self._follower.finished(seq)
-        self._to_fork.discard(seq.request.id)
+        seqs = [*self._scheduler.waiting, *self._scheduler.running]
+        request = seqs[0].request
+        for seq in seqs:
+            if seq.request is request:
+                self._scheduler.abort(seq)
+                self._follower.finished(seq)
+        self._forking.forget(request)
         self.refused += 1
-        self._completed(seq.request)
+        self._completed(request)

@@ -110,6 +110,9 @@ GENERAL = (
     Scenario("shared prefixes, tight", tokens=TIGHT, workload=Mixed(shared=50)),
     Scenario("samples", tokens=2048, workload=Mixed(samples=3)),
     Scenario("samples, tight", tokens=TIGHT, workload=Mixed(samples=3), scheduling=SWAP),
+    Scenario("beams", tokens=2048, workload=Mixed(beams=4)),
+    Scenario("beams, tight", tokens=TIGHT, workload=Mixed(beams=4), scheduling=SWAP),
+    Scenario("beams, decode runs", tokens=2048, workload=Mixed(beams=4), at_once=True),
     Scenario("decode runs", at_once=True),
     Scenario("decode runs, tight", tokens=TIGHT, workload=Mixed(shared=50), at_once=True),
     Scenario("sliding windows", "swa", max_seqs=4),
@@ -176,6 +179,17 @@ ESPECIALLY = {
         Scenario("blocks of 4", tokens=TIGHT, options={"block_size": 4}),
         Scenario("no prefix cache", tokens=TIGHT, options={"prefix_cache": False}),
         Scenario("windows forgotten", "swa", options={"hybrid": False}),
+        Scenario("blocks of 4, beams", workload=Mixed(beams=4), options={"block_size": 4}),
+    ),
+    "radix": (
+        Scenario("pages of 4", tokens=TIGHT, options={"page_size": 4}),
+        Scenario(
+            "pages of 4, beams",
+            tokens=512,
+            workload=Mixed(beams=4, shared=50),
+            options={"page_size": 4},
+        ),
+        Scenario("no prefix cache", tokens=TIGHT, options={"prefix_cache": False}),
     ),
 }
 

@@ -15,7 +15,7 @@ class Mixed(Workload):
     """Requests of random lengths, some of which share prefixes, branch, or go on as conversations.
 
     prompt, output: longest ones in tokens. shared: tokens of a prefix that every other request
-    begins with (0: nobody shares). samples: of every fourth request.
+    begins with (0: nobody shares). samples, beams: of every fourth request.
     """
 
     name = "mixed"
@@ -25,6 +25,7 @@ class Mixed(Workload):
     output: int = 32
     shared: int = 0
     samples: int = 1
+    beams: int = 1
     seed: int = 0
 
     def traffic(self) -> Traffic:
@@ -47,8 +48,10 @@ class Mixed(Workload):
                     before = ((0, self.shared),)
                 prompt += before[-1][1]
                 path = (*before, (i + 1, prompt + output))
-            samples = self.samples if i % 4 == 3 else 1
-            made.append(Request(i, 0.0, prompt, output, path=path, samples=samples))
+            request = Request(i, 0.0, prompt, output, path=path)
+            if i % 4 == 3:
+                request = replace(request, samples=self.samples, beam_width=self.beams)
+            made.append(request)
         return made
 
 
