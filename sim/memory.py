@@ -81,10 +81,11 @@ def memory_report(
 
     Without ``block_size`` they are sized as llama.cpp does (`sim.llamacpp.sizes`), ``ubatch``
     being its physical batch; ``unified`` puts all sequences into one array of cells. With
-    ``block_size`` they are the blocks that vLLM reserves for that many longest requests, ``ubatch`` being the
-    tokens of one step (``kv_cache_interface.py``, ``max_memory_usage_bytes``). ``swa_full``
-    caches windowed layers in full. ``images``: images of each sequence, whose K and V the layers
-    with cross-attention keep. V has K's type unless told. Raises `InputError`.
+    ``block_size`` they are the blocks that vLLM reserves for that many longest requests,
+    ``ubatch`` being the tokens of one step (``kv_cache_interface.py``,
+    ``max_memory_usage_bytes``). ``swa_full`` caches windowed layers in full. ``images``: images of
+    each sequence, whose K and V the layers with cross-attention keep. V has K's type unless told.
+    Raises `InputError`.
     """
     require_positive(context=context, sequences=sequences, ubatch=ubatch, block_size=block_size)
     rows = []
