@@ -110,7 +110,7 @@ def _times_of(recorder: Recorder, measured: RunTimes) -> RunTimes:
         columns[name][order] for name in ("arrival_s", "queue_s", "ttft_s", "e2e_s")
     )
     # A busy engine takes in what has come when a step ends, an idle one at once.
-    ends = recorder.ends.values
+    ends = recorder.log.ends
     queued = np.where(waited == 0, arrival, ends[np.searchsorted(ends, arrival) % len(ends)])
     return replace(
         measured,

@@ -11,25 +11,27 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Any
 
-import numpy as np
 import simpy
-from numpy.typing import NDArray
 from simpy.events import Event
 
-from sim.clock import TICKS_PER_SECOND, ticks_of, to_seconds, to_ticks
+from sim.clock import to_seconds, to_ticks
 from sim.forking import Forking, sequences_of
 from sim.instant import Turn
 from sim.link import HostLink
 from sim.policies.base import DecodeRun, Policy
+from sim.pricing import Priced, priced
 from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence, Status
-from sim.step import Step, Work
+from sim.step import Step
+from sim.step_log import duration_of
 from sim.timing.base import TimeModel
-from sim.work import work_of, work_of_run
+from sim.work import work_of
 from workloads.request import Request
 
 LONGEST_RUN = 4096
+NEVER = float("inf")
+FOREVER = 1 << 62
 
 
 class Engine:
@@ -132,7 +134,7 @@ class Engine:
         work = work_of(step, placement)
         self.recorder.scanned.step(work, placement.runs)
         ticks = to_ticks(float(self._time_model.seconds(work)))
-        self.recorder.occupied(self.policy.usage(), np.array([ticks]))
+        self.recorder.occupied(self.policy.usage(), ticks)
         yield self._turn.step_end(to_seconds(ticks))
         self.recorder.step(start, start + ticks, step, placement)
         self._last_step = max(1, ticks)
@@ -163,10 +165,10 @@ class Engine:
 
     # Runs of decode steps.
 
-    def _plan(self) -> tuple[DecodeRun, Work, NDArray[np.int64]] | None:
-        """A run of decode steps, its work and the end of each in ticks; None for a single step."""
+    def _plan(self) -> tuple[DecodeRun, Priced] | None:
+        """A run of decode steps and what they take, or None for a single step."""
         batch = self.scheduler.batch
-        if self.exact_steps or not batch or not self.recorder.are_streaming(len(batch)):
+        if self.exact_steps or not batch or not self.recorder.are_streaming(batch):
             return None
         steps = min(self.scheduler.steady_steps(), LONGEST_RUN)
         change = self._forking.steps_to_change()
@@ -174,35 +176,36 @@ class Engine:
             steps = min(steps, change)
         if steps < 1:
             return None
-        now = to_ticks(self._env.now)
-        horizon = self._turn.next_event()
-        if horizon != float("inf"):
-            steps = min(steps, (to_ticks(horizon) - now) // self._last_step + 2)
+        now, until = to_ticks(self._env.now), self.recorder.samples.due
+        event = self._turn.next_event()
+        if event != NEVER:
+            arrival = to_ticks(event)
+            steps = min(steps, (arrival - now) // self._last_step + 2)
+            until = min(until, arrival)
         plan = self.policy.plan_run(batch, steps)
         if plan is None or (plan.tokens is not None and self._time_model.sees_prefills):
             return None
-        work = work_of_run(plan, batch)
-        seconds = np.broadcast_to(self._time_model.seconds(work), plan.steps)
-        ends = now + np.cumsum(ticks_of(seconds))
-        self._quiet = to_seconds(int(ends[-1]) - now)
         # A step may start before the horizon, not at it; the step that reaches it is the last.
-        horizon = min(horizon, self._turn.next_completion())
-        until = min(horizon * TICKS_PER_SECOND, self.recorder.samples.due)
-        return plan, work, ends[: int(np.searchsorted(ends, until)) + 1]
+        if self._turn.is_alone:
+            return plan, priced(self._time_model, plan, batch, until - now)
+        whole = priced(self._time_model, plan, batch, FOREVER)
+        self._quiet = to_seconds(duration_of(whole.spans))
+        completion = self._turn.next_completion()
+        if completion != NEVER:
+            until = min(until, to_ticks(completion))
+        return plan, whole.cut(until - now)
 
-    def _leap(
-        self, plan: DecodeRun, work: Work, ends: NDArray[np.int64]
-    ) -> Generator[Event, Any, None]:
-        """All steps of the plan that end at ``ends``."""
-        now = to_ticks(self._env.now)
-        steps = len(ends)
-        self.recorder.scanned.run(work, self.scheduler.batch, steps)
+    def _leap(self, plan: DecodeRun, taken: Priced) -> Generator[Event, Any, None]:
+        """The steps of the plan that were priced."""
+        start, spans = to_ticks(self._env.now), taken.spans
+        steps, ticks = sum([n for n, _ in spans]), duration_of(spans)
+        self.recorder.scanned.run(taken, self.scheduler.batch, steps)
         plan.apply(steps)
         self.scheduler.schedule_run(steps)
-        yield self._turn.step_end(to_seconds(int(ends[-1]) - now), self._quiet)
+        yield self._turn.step_end(to_seconds(ticks), self._quiet)
         refusals = self.scheduler.refusals_per_step * steps
-        self.recorder.run(now, ends, len(self.scheduler.batch), plan, refusals)
-        self._last_step = max(1, (int(ends[-1]) - now) // steps)
+        self.recorder.run(start, spans, len(self.scheduler.batch), plan, refusals)
+        self._last_step = max(1, ticks // steps)
         self._sample()
         finished = self.scheduler.update_run(steps)
         self._choose_beams()

@@ -49,6 +49,11 @@ class Turn:
         self._peers = peers
         peers.append(self)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether no other engine shares the clock."""
+        return len(self._peers) == 1
+
     def wake(self) -> None:
         """Something was submitted: the engine looks at it when its step is over."""
         self.quiet_until = max(self._env.now, self._busy_until)
@@ -76,7 +81,7 @@ class Turn:
 
     def next_event(self) -> float:
         """Time of the next event that is no other engine's; infinite if there is none."""
-        if len(self._peers) == 1:
+        if self.is_alone:
             return self._env.peek()
         queue = self._env._queue
         return min(

@@ -64,7 +64,7 @@ def _lives(recorder: Recorder) -> dict[str, list[Any]]:
 
 def _itl_columns(recorder: Recorder) -> dict[str, Floats]:
     """Median, 99th percentile and maximum of the inter-token latencies of every sequence."""
-    ends = recorder.ends.values
+    ends = recorder.log.ends
     table = np.full((len(recorder.stretches), 3), np.nan)
     for row, stretches in zip(table, recorder.stretches, strict=True):
         if stretches:
@@ -81,17 +81,17 @@ def _rank(share: float, n: int) -> int:
 
 def inter_token_latencies(recorder: Recorder) -> tuple[Floats, NDArray[np.int64]]:
     """Every inter-token latency of the run: rising values (seconds), and how often each."""
-    ends = recorder.ends.values
-    values, counts = np.diff(ends), recorder.streaming_on.values[1:].astype(np.int64)
+    ends = recorder.log.ends
+    values, counts = recorder.log.gaps()
     pauses = [
         ends[after[0]] - ends[before[1]]
         for stretches in recorder.stretches
         for before, after in pairwise(stretches)
     ]
-    values = np.concatenate([values[counts > 0], np.array(pauses, dtype=np.float64)])
-    counts = np.concatenate([counts[counts > 0], np.ones(len(pauses), dtype=np.int64)])
-    order = np.argsort(values, kind="stable")
-    return values[order], counts[order]
+    values = np.concatenate([values, np.array(pauses, dtype=np.float64)])
+    counts = np.concatenate([counts, np.ones(len(pauses), dtype=np.int64)])
+    values, places = np.unique(values, return_inverse=True)
+    return values, np.bincount(places, weights=counts, minlength=len(values)).astype(np.int64)
 
 
 def spread_of(values: Floats) -> Spread:

@@ -8,22 +8,23 @@ sequence follows from these. Occupancy is integrated over time in whole cells an
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim.clock import TICKS_PER_SECOND, to_seconds
-from sim.growing import GrowingArray
-from sim.policies.base import DecodeRun, Policy, Usage
+from sim.clock import to_seconds
+from sim.policies.base import PARTS, DecodeRun, Policy, Usage, counts_of
 from sim.samples import Samples
 from sim.scanned import Scanned
+from sim.schedulers.batch import DecodeBatch
+from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence, Status
-from sim.step import Copy, Count, Placement, Step
+from sim.step import Copy, Count, Placement, Run, Step
+from sim.step_log import Spans, StepLog
 from workloads.request import Request
 
-PARTS = ("live", "reserved", "internal", "free", "external", "shared")
 FLOATS = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
 INTEGERS = (
     "request",
@@ -60,8 +61,7 @@ class Recorder:
         self.policy = policy
         self.samples = Samples(policy, with_maps)
         self.scanned = Scanned(policy.groups, policy.cell_bytes)
-        self.ends = GrowingArray(np.float64)
-        self.streaming_on = GrowingArray(np.int32)
+        self.log = StepLog()
         self.counts = dict.fromkeys(
             (
                 "steps",
@@ -92,6 +92,7 @@ class Recorder:
         self.pause_kinds: list[list[str]] = []
         self._tracks: dict[int, _Track] = {}
         self._streaming: set[int] = set()
+        """Who got a token in the last step and is still there."""
 
     def usage(self) -> tuple[Usage, ...]:
         """The caches as they are now."""
@@ -105,14 +106,12 @@ class Recorder:
 
     def step(self, start: int, end: int, step: Step, placement: Placement) -> None:
         """One step that ran from ``start`` to ``end`` (ticks)."""
-        index = self.counts["steps"]
-        began = to_seconds(start)
+        began, ended = to_seconds(start), to_seconds(end)
         for seq in step.admitted:
             self._tracks.setdefault(seq.id, _Track(began))
         self._pauses(step, began)
-        went_on = self._emissions(index, to_seconds(end), step)
-        self.ends.append(to_seconds(end))
-        self.streaming_on.append(went_on)
+        went_on = self._emissions(self.log.steps, ended, step)
+        self.log.append(1, end - start, end, went_on)
         self.running_ticks += len(step.runs) * (end - start)
         self._count(step, placement)
 
@@ -127,36 +126,56 @@ class Recorder:
 
     def _emissions(self, index: int, now: float, step: Step) -> int:
         """Note which sequences get a token; how many of them got one in the step before too."""
-        streaming, emitting = self._streaming, set()
-        prompt_tokens = 0
-        for seq, start, n in step.runs:
+        batch, apart = parts_of(step.runs)
+        streaming, emitting = self._streaming, []
+        went_on = prompt_tokens = 0
+        if batch is not None:
+            started = self._started_in(batch)
+            went_on = batch.size - len(started)
+            for seq in started:
+                self._starts_streaming(seq, index, now)
+        for seq, start, n in apart:
             end = start + n
-            prompt_tokens += max(0, min(end, seq.prompt) - start)
+            if start < seq.prompt:
+                prompt_tokens += min(end, seq.prompt) - start
             if start < seq.high:
                 seq.recomputed += min(end, seq.high) - start
             if end == seq.tokens:
-                emitting.add(seq.id)
-                if seq.id not in streaming:
+                emitting.append(seq.id)
+                if seq.id in streaming:
+                    went_on += 1
+                else:
                     self._starts_streaming(seq, index, now)
-        went_on = len(emitting & streaming)
-        for paused in streaming - emitting:
-            self._tracks[paused].stretches[-1][1] = index - 1
-        self._streaming = emitting
+        output_tokens = len(emitting) + (batch.size if batch is not None else 0)
+        if len(streaming) > output_tokens:
+            self._pause(streaming.difference(emitting, (seq.id for seq in batch or ())), index)
         self.counts["prompt_tokens"] += prompt_tokens
-        self.counts["output_tokens"] += len(emitting)
+        self.counts["output_tokens"] += output_tokens
         return went_on
+
+    def _started_in(self, batch: DecodeBatch) -> list[Sequence]:
+        """Members of a batch that got no token in the step before."""
+        newcomers, batch.newcomers = batch.newcomers, []
+        return [seq for seq in newcomers if seq in batch and seq.id not in self._streaming]
+
+    def _pause(self, paused: set[int], index: int) -> None:
+        """These get no token in step ``index``."""
+        for owner in paused:
+            self._tracks[owner].stretches[-1][1] = index - 1
+        self._streaming -= paused
 
     def _starts_streaming(self, seq: Sequence, index: int, now: float) -> None:
         track = self._tracks[seq.id]
         if not track.stretches:
             track.first_token = now
         track.stretches.append([index, index])
+        self._streaming.add(seq.id)
 
     def forked(self, parent: Sequence, child: Sequence) -> None:
         """``child`` goes on from where ``parent`` is, and has got its first token with it."""
-        track, index = self._tracks[parent.id], self.counts["steps"] - 1
+        track, index = self._tracks[parent.id], self.log.steps - 1
         self._tracks[child.id] = _Track(
-            track.first_scheduled, float(self.ends.values[index]), [[index, index]]
+            track.first_scheduled, to_seconds(self.log.last_end), [[index, index]]
         )
         self._streaming.add(child.id)
         self.counts["output_tokens"] += 1
@@ -168,54 +187,64 @@ class Recorder:
         if child.status is Status.RUNNING:
             self._streaming.add(child.id)
         else:
-            track.stretches[-1][1] = self.counts["steps"] - 1
+            track.stretches[-1][1] = self.log.steps - 1
 
     def _count(self, step: Step, placement: Placement) -> None:
         counts = self.counts
-        scheduled = sum(run.n for run in step.runs)
-        computed = sum(run.n for run in placement.runs)
+        scheduled = _tokens_in(step.runs)
+        computed = scheduled if placement.runs is step.runs else _tokens_in(placement.runs)
         counts["steps"] += 1
         counts["computed_tokens"] += computed
         counts["recomputed_tokens"] += computed - scheduled
         counts["preemptions"] += len(step.preempted)
         counts["alloc_failures"] += len(step.refused) + placement.failures
         counts["swapped_bytes"] += step.swapped_out + step.swapped_in
-        counts["shifted_bytes"] += sum(shift.bytes for shift in placement.shifts)
+        for shift in placement.shifts:
+            counts["shifted_bytes"] += shift.bytes
         for copy in placement.copies:
             counts[_column_of(copy)] += copy.bytes
 
-    def are_streaming(self, n: int) -> bool:
-        """Whether the last step gave a token to ``n`` sequences that are still there."""
-        return len(self._streaming) == n
+    def are_streaming(self, batch: SequenceOf[Sequence]) -> bool:
+        """Whether the last step gave a token to all of ``batch``, and to nobody else."""
+        streaming = self._streaming
+        if len(batch) != len(streaming):
+            return False
+        unseen = batch.newcomers if isinstance(batch, DecodeBatch) else batch
+        return all(seq.id in streaming for seq in unseen)
 
-    def run(
-        self, start: int, ends: NDArray[np.int64], sequences: int, plan: DecodeRun, refusals: int
+    def run(self, start: int, spans: Spans, sequences: int, plan: DecodeRun, refusals: int) -> None:
+        """Decode steps of ``sequences`` streaming sequences, from ``start`` (ticks) on."""
+        before = self.log.steps
+        self.log.extend(start, spans, sequences)
+        n = self.log.steps - before
+        totals, most = plan.occupied(spans)
+        self._add_occupied(totals, most, self.log.last_end - start)
+        computed = n * sequences if plan.tokens is None else _total(plan.tokens, n)
+        counts = self.counts
+        self.running_ticks += sequences * (self.log.last_end - start)
+        counts["steps"] += n
+        counts["alloc_failures"] += refusals
+        counts["output_tokens"] += n * sequences
+        counts["computed_tokens"] += computed
+        counts["recomputed_tokens"] += computed - n * sequences
+
+    def occupied(self, usage: tuple[Usage, ...], ticks: int) -> None:
+        """The caches were used like this for so long."""
+        totals = [tuple([count * ticks for count in counts_of(part)]) for part in usage]
+        live: Any = sum([part.live * part.cell_bytes for part in usage])
+        self._add_occupied(totals, live, ticks)
+
+    def _add_occupied(
+        self, totals: SequenceOf[SequenceOf[int]], live: int, ticks: int
     ) -> None:
-        """Decode steps of ``sequences`` streaming sequences from ``start`` to ``ends`` (ticks)."""
-        n = len(ends)
-        self.ends.extend(ends / TICKS_PER_SECOND, n)
-        self.streaming_on.extend(sequences, n)
-        self.occupied(plan.usage, np.diff(ends, prepend=start))
-        computed = n * sequences if plan.tokens is None else int(np.sum(_first(plan.tokens, n)))
-        self.running_ticks += sequences * (int(ends[-1]) - start)
-        self.counts["steps"] += n
-        self.counts["alloc_failures"] += refusals
-        self.counts["output_tokens"] += n * sequences
-        self.counts["computed_tokens"] += computed
-        self.counts["recomputed_tokens"] += computed - n * sequences
-
-    def occupied(self, usage: tuple[Usage, ...], ticks: NDArray[np.int64]) -> None:
-        """The caches were used like this for so long, step after step."""
-        self.busy_ticks += int(np.sum(ticks))
+        self.busy_ticks += ticks
         if not self.occupancy:
-            self.occupancy = [dict.fromkeys(PARTS, 0) for _ in usage]
-        live: Count = 0
-        for totals, part in zip(self.occupancy, usage, strict=True):
-            for name in PARTS:
-                used = _first(getattr(part, name), len(ticks))
-                totals[name] += int(np.sum(used * ticks))
-            live = live + _first(part.live, len(ticks)) * part.cell_bytes
-        self.peak_live = max(self.peak_live, int(np.max(live)))
+            self.occupancy = [dict.fromkeys(PARTS, 0) for _ in totals]
+        for kept, added in zip(self.occupancy, totals, strict=True):
+            for name, amount in zip(PARTS, added, strict=True):
+                kept[name] += amount
+        if live > self.peak_live:
+            self.peak_live = live
 
     def sample(self, now: int, running: int, waiting: int) -> None:
         """Take a snapshot at the end of a step, if one is due."""
@@ -230,7 +259,7 @@ class Recorder:
         """``seq`` got its last token at ``now`` (seconds)."""
         track = self._tracks.pop(seq.id)
         self._streaming.discard(seq.id)
-        track.stretches[-1][1] = self.counts["steps"] - 1
+        track.stretches[-1][1] = self.log.steps - 1
         self.counts["recomputed_tokens"] += seq.recomputed
         self._row(seq.request, seq.sample, "finished", "")
         self._times(track.first_scheduled, track.first_token, now)
@@ -274,9 +303,14 @@ class Recorder:
         self.columns["prefix_hit_tokens"].append(hit)
 
 
-def _first(count: Count, steps: int) -> Count:
-    """The part of a plan's count that belongs to the steps that were really taken."""
-    return count[:steps] if isinstance(count, np.ndarray) else count
+def _tokens_in(runs: SequenceOf[Run]) -> int:
+    batch, apart = parts_of(runs)
+    return sum([run[2] for run in apart]) + (batch.size if batch is not None else 0)
+
+
+def _total(count: Count, steps: int) -> int:
+    """The sum of a plan's count over the steps that were really taken."""
+    return int(count[:steps].sum()) if isinstance(count, np.ndarray) else count * steps
 
 
 def _column_of(copy: Copy) -> str:

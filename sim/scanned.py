@@ -15,9 +15,11 @@ from collections.abc import Sequence as SequenceOf
 import numpy as np
 
 from sim.model import LayerGroup
+from sim.pricing import Priced
 from sim.reads import attended_in_run, cells_read
 from sim.sequence import Sequence
 from sim.step import Count, Run, Work
+from sim.work import context_of
 
 
 class Scanned:
@@ -38,11 +40,37 @@ class Scanned:
                 needed = sum(cells_read(group, start, n) for _, start, n in runs)
             self._add(index, work.reads[index].cells, needed, 1)
 
-    def run(self, work: Work, seqs: SequenceOf[Sequence], steps: int) -> None:
+    def run(self, taken: Priced, seqs: SequenceOf[Sequence], steps: int) -> None:
         """The first ``steps`` decode steps of ``seqs``, which have not been taken yet.
 
         Whatever computes whole sequences again reads just what it needs.
         """
+        if taken.work is None:
+            self._stretches(taken, seqs)
+        else:
+            self._steps(taken.work, seqs, steps)
+
+    def _stretches(self, taken: Priced, seqs: SequenceOf[Sequence]) -> None:
+        """Spans in each of which the same is loaded."""
+        context, n = context_of(seqs), len(seqs)
+        for index, group in self._groups:
+            needed = None
+            if group.kind != "full":
+                lengths = np.array([seq.computed for seq in seqs])
+                needed = attended_in_run(group, lengths, sum(steps for steps, _ in taken.spans))
+            done = 0
+            for (steps, _), reads in zip(taken.spans, taken.reads or (), strict=False):
+                cells = int(reads[index].cells)
+                self.cells[index] += steps * cells
+                if needed is None:
+                    spare = cells - context - n * (done + 1)
+                    self.excess[index] += _falling(spare, n, steps)
+                else:
+                    spares = cells - needed[done : done + steps]
+                    self.excess[index] += int(np.maximum(spares, 0).sum())
+                done += steps
+
+    def _steps(self, work: Work, seqs: SequenceOf[Sequence], steps: int) -> None:
         lengths = None
         for index, group in self._groups:
             cells = _first(work.reads[index].cells, steps)
@@ -72,6 +100,12 @@ class Scanned:
             for counts in (self.cells, self.excess)
         )
         return excess / loaded if loaded else None
+
+
+def _falling(first: int, by: int, steps: int) -> int:
+    """Sum of the first ``steps`` numbers of ``first``, ``first - by``, ... that are positive."""
+    steps = min(steps, max(0, -(-first // by)))
+    return steps * first - by * (steps * (steps - 1) // 2)
 
 
 def _first(count: Count, steps: int) -> Count:

@@ -7,15 +7,21 @@ from collections.abc import Sequence as SequenceOf
 import numpy as np
 
 from sim.policies.base import DecodeRun
+from sim.schedulers.batch import DecodeBatch
+from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence
 from sim.step import Placement, Step, Work
 
 
 def work_of(step: Step, placement: Placement) -> Work:
     """What one step costs."""
+    batch, apart = parts_of(placement.runs)
     tokens = rows = decodes = context = squares = longest = 0
+    if batch is not None and batch.size:
+        tokens = rows = decodes = batch.size
+        context, squares, longest = batch.context, batch.squares, batch.longest
     prefills = []
-    for seq, start, n in placement.runs:
+    for seq, start, n in apart:
         tokens += n
         end = start + n
         rows += end == seq.tokens
@@ -36,27 +42,40 @@ def work_of(step: Step, placement: Placement) -> Work:
         decode_squares=squares,
         decode_longest=longest,
         passes=placement.passes,
-        copy_bytes=sum(copy.bytes for copy in placement.copies),
-        shift_bytes=sum(shift.bytes for shift in placement.shifts),
+        copy_bytes=sum([copy.bytes for copy in placement.copies]),
+        shift_bytes=sum([shift.bytes for shift in placement.shifts]),
     )
 
 
 def work_of_run(plan: DecodeRun, seqs: SequenceOf[Sequence]) -> Work:
     """What each step of a decode run costs."""
+    n = len(seqs)
     if plan.tokens is not None:
         # Whole sequences are computed again: to a clock these are prefills.
-        return Work(plan.tokens, len(seqs), plan.reads, passes=plan.passes, steps=plan.steps)
-    lengths = [seq.computed for seq in seqs]
-    total, squares = sum(lengths), sum(length * length for length in lengths)
+        return Work(plan.tokens, n, plan.reads, passes=plan.passes, steps=plan.steps)
+    total, squares, longest = _lengths_of(seqs)
     grown = np.arange(1, plan.steps + 1, dtype=np.int64)
     return Work(
-        tokens=len(seqs),
-        sequences=len(seqs),
+        tokens=n,
+        sequences=n,
         reads=plan.reads,
-        decodes=len(seqs),
-        decode_context=total + len(seqs) * grown,
-        decode_squares=squares + 2 * total * grown + len(seqs) * grown * grown,
-        decode_longest=max(lengths) + grown,
+        decodes=n,
+        decode_context=total + n * grown,
+        decode_squares=squares + 2 * total * grown + n * grown * grown,
+        decode_longest=longest + grown,
         passes=plan.passes,
         steps=plan.steps,
     )
+
+
+def context_of(seqs: SequenceOf[Sequence]) -> int:
+    """The sum of the lengths of decoding sequences."""
+    return seqs.context if isinstance(seqs, DecodeBatch) else sum(seq.computed for seq in seqs)
+
+
+def _lengths_of(seqs: SequenceOf[Sequence]) -> tuple[int, int, int]:
+    """The sum of all lengths, of their squares, and the longest."""
+    if isinstance(seqs, DecodeBatch):
+        return seqs.context, seqs.squares, seqs.longest
+    lengths = [seq.computed for seq in seqs]
+    return sum(lengths), sum(length * length for length in lengths), max(lengths)

@@ -96,11 +96,6 @@ class BlockManager:
         self._finest = gcd(*(group.size for group in self.groups))
         self._returning: set[int] = set()
 
-    @property
-    def only_grows(self) -> bool:
-        """Whether decoding sequences do nothing but take a block wherever they begin one."""
-        return not self.frees and not self.open_tails
-
     # Asking.
 
     def find(self, owner: int, path: PrefixPath, tokens: int) -> Hit:
@@ -214,7 +209,7 @@ class BlockManager:
                 table.blocks.append(pool.take_one())
         holding.start, holding.end = computed, computed + 1
         if computed < holding.public and self.caching and (computed + 1) % self._finest == 0:
-            self._publish(holding, computed + 1)
+            self.publish(holding, computed + 1)
         return True
 
     def _grow(self, holding: Holding, computed: int, n: int, tokens: int) -> None:
@@ -229,7 +224,7 @@ class BlockManager:
                 blocks = blocks[n_blocks:]
         holding.start, holding.end = computed, computed + n
         if self.caching:
-            self._publish(holding, min(computed + n, tokens))
+            self.publish(holding, min(computed + n, tokens))
 
     def _drop(self, holding: Holding, computed: int) -> None:
         """Give back what fell out of windows, before anything is taken."""
@@ -250,7 +245,7 @@ class BlockManager:
         elif pieces:
             self.pool.give([block for piece in reversed(pieces) for block in piece])
 
-    def _publish(self, holding: Holding, tokens: int) -> None:
+    def publish(self, holding: Holding, tokens: int) -> None:
         """Offer the full blocks among the first ``tokens`` tokens to the prefix cache."""
         keys: list[int] = []
         offered: Blocks = []

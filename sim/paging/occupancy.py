@@ -14,6 +14,7 @@ from sim.paging.groups import Group, Table
 from sim.paging.manager import BlockManager, Holding
 from sim.policies.base import Usage
 from sim.sequence import Sequence
+from sim.step import Count
 
 
 def final_length(seq: Sequence) -> int:
@@ -143,13 +144,39 @@ class Totals:
         """Whether the totals tell everything now."""
         return self._enough and not self._manager.open_tails
 
+    @property
+    def entries(self) -> int:
+        """Table entries of all sequences together."""
+        pool = self._manager.pool
+        return pool.size - 1 - pool.free + pool.extra_holds
+
     def usage(self, occupancy: Occupancy) -> Usage:
         """The usage at this moment, if the totals are enough."""
+        return self.split(occupancy, self.tokens, self._manager.pool.free, self.surplus)
+
+    def split(
+        self, occupancy: Occupancy, tokens: Count, free: Count, surplus: Count, time: int = 1
+    ) -> Usage:
+        """The usage with so many tokens, free blocks, and tokens of surplus room.
+
+        Given the three integrated over a ``time``, it answers the counts integrated over it.
+        """
         pool, size = self._manager.pool, self._size
-        entries = pool.size - 1 - pool.free + pool.extra_holds
-        reserved = entries * size - self.surplus - self.tokens
-        live = self.tokens - pool.extra_holds * size
-        return occupancy.split(live, reserved, len(pool.sharers) * size)
+        entries = (pool.size - 1 + pool.extra_holds) * time - free
+        reserved = entries * size - surplus - tokens
+        live = tokens - pool.extra_holds * size * time
+        internal = occupancy.capacity * time - free * size - live - reserved
+        shared = len(pool.sharers) * size * time
+        return Usage(
+            occupancy.capacity,
+            live,
+            reserved,
+            internal,
+            free * size,
+            0,
+            shared,
+            occupancy.cell_bytes,
+        )
 
     def came(self, seq: Sequence, holding: Holding) -> None:
         """``seq`` holds something that it did not hold before."""

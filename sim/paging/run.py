@@ -6,19 +6,27 @@ visiting, step after step, the sequences for which something is due.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from functools import cached_property
+from typing import Protocol
 
 from sim.errors import IntegrityError
 from sim.policies.base import DecodeRun, Policy, Usage
-from sim.schedulers.batch import DecodeBatch, Ranked
+from sim.schedulers.batch import DecodeBatch
+from sim.schedulers.calendar import Calendar, Ranked
 from sim.sequence import Sequence
 from sim.step import Reads
 
-Due = Callable[[int], list[Ranked]]
-"""Sequences that are due so many steps from now, in running order."""
+
+class Due(Protocol):
+    """Who is due so many steps from now, in running order."""
+
+    def due(self, ahead: int, /) -> list[Ranked]:
+        """Everybody."""
+
+    def due_at(self, residue: int, ahead: int, /) -> list[Ranked]:
+        """Whose length modulo the policy's period is ``residue`` then."""
 
 
 class PagedRun(DecodeRun):
@@ -61,7 +69,7 @@ class PagedRun(DecodeRun):
 
     def apply(self, steps: int) -> None:
         """Take and give back blocks as the steps would, in the same order."""
-        due, visit = self._due, self._visit
+        due, visit = self._due.due, self._visit
         self._applied = True
         for step in range(steps):
             for _, seq in due(step):
@@ -69,27 +77,11 @@ class PagedRun(DecodeRun):
         self._done(steps)
 
 
-def steps_with_room(
-    due: Due, steps: int, sequences: int, block_sizes: SequenceOf[int], free: int
-) -> int:
-    """How many steps find room where decoding sequences take blocks and drop none."""
-    if sum(-(-steps // size) for size in block_sizes) * sequences <= free:
-        return steps
-    for step in range(steps):
-        for _, seq in due(step):
-            length = seq.computed + step
-            free -= sum(length % size == 0 for size in block_sizes)
-        if free < 0:
-            return step
-    return steps
-
-
 def due_in(policy: Policy, seqs: SequenceOf[Sequence]) -> Due:
     """When the members of a decode batch, or of any list in running order, are due."""
     if isinstance(seqs, DecodeBatch):
-        return seqs.due
-    slots: dict[int, list[Ranked]] = defaultdict(list)
+        return seqs
+    calendar = Calendar(policy.period)
     for rank, seq in enumerate(seqs):
-        for residue in policy.due_residues(seq):
-            slots[(residue - seq.computed) % policy.period].append((rank, seq))
-    return lambda step: slots.get(step % policy.period, [])
+        calendar.add(rank, seq, policy.due_residues(seq), -seq.computed)
+    return calendar

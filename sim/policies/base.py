@@ -17,10 +17,13 @@ has a default that is right for a policy without sharing, and slow but exact for
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.budget import Budget
 from sim.errors import IntegrityError, UnsupportedOperation
@@ -29,6 +32,7 @@ from sim.policies.sequence_ops import SequenceOperations
 from sim.reads import exact_reads
 from sim.sequence import Sequence
 from sim.step import Cells, Copy, Count, Placement, Reads, Shift, Step
+from sim.step_log import Spans
 
 
 @dataclass(slots=True)
@@ -59,6 +63,24 @@ class Usage:
     cell_bytes: int
 
 
+PARTS = ("live", "reserved", "internal", "free", "external", "shared")
+
+
+def counts_of(part: Usage) -> tuple[Any, ...]:
+    """The counts that change, in the order of `PARTS`."""
+    return part.live, part.reserved, part.internal, part.free, part.external, part.shared
+
+
+class Stretch(NamedTuple):
+    """Steps of a decode run, one after the other, in which attention loads the same.
+
+    reads: of each of them per layer group, in numbers; pairs may rise, and are those of the last.
+    """
+
+    steps: int
+    reads: tuple[Reads, ...]
+
+
 class DecodeRun(ABC):
     """A plan for up to ``steps`` decode steps of the same sequences, one token each a step."""
 
@@ -76,6 +98,39 @@ class DecodeRun(ABC):
     @abstractmethod
     def apply(self, steps: int) -> None:
         """Do the first ``steps`` steps (at most ``self.steps``). A plan is applied once."""
+
+    def stretches(self) -> Iterator[Stretch] | None:
+        """The same as `reads`, as stretches of steps that load the same; None if they differ.
+
+        To be asked before the plan is applied.
+        """
+        return None
+
+    def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
+        """How the caches were used during the steps taken, which had these durations.
+
+        Per cache the sums over all steps of count x ticks, in the order of `PARTS`; and the most
+        bytes that were live in all caches together. To be asked after the plan was applied.
+        """
+        ticks = np.array([t for n, t in spans for _ in range(n)], dtype=np.int64)
+        duration = int(ticks.sum())
+        totals = [
+            tuple(_integral(count, ticks, duration) for count in counts_of(part))
+            for part in self.usage
+        ]
+        live: Count = 0
+        for part in self.usage:
+            count = part.live
+            live = live + (count[: len(ticks)] if isinstance(count, np.ndarray) else count) * (
+                part.cell_bytes
+            )
+        return totals, int(live.max() if isinstance(live, np.ndarray) else live)
+
+
+def _integral(count: Count, ticks: NDArray[np.int64], duration: int) -> int:
+    if isinstance(count, np.ndarray):
+        return int(count[: len(ticks)] @ ticks)
+    return count * duration
 
 
 class Policy(SequenceOperations, ABC):

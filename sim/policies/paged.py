@@ -14,19 +14,22 @@ from math import lcm
 from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.budget import Budget
 from sim.errors import IntegrityError
 from sim.paging.coordinator import Hit
 from sim.paging.forecast import Forecast
 from sim.paging.groups import Group
+from sim.paging.growth import GrowingRun
 from sim.paging.manager import MISS, BlockManager
 from sim.paging.occupancy import Occupancy, Totals, final_length
 from sim.paging.reads import reads_of_run, reads_of_step
-from sim.paging.run import PagedRun, due_in, steps_with_room
+from sim.paging.run import PagedRun, due_in
 from sim.paging.spec import Layout, layout_of
-from sim.policies.base import Policy, Usage
+from sim.policies.base import DecodeRun, Policy, Usage
 from sim.policies.paged_ops import PagedOperations
+from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Placement, Reads, Step
 from workloads.errors import InputError
@@ -102,7 +105,7 @@ class Paged(PagedOperations, Policy):
         self._refusal = _Refusal(None, 0, False)
         self._wanted: int | None = None
         self._totals = Totals(self.manager)
-        self._block_sizes = tuple(group.size for group in self.manager.groups)
+        self._grows_only = self._totals.enough and [g.kind for g in self.groups] == ["full"]
         self._chunks = tuple(g.window for g in self.groups if g.kind == "chunked")
 
     def _group_serving(self, index: int) -> int:
@@ -236,6 +239,8 @@ class Paged(PagedOperations, Policy):
     def commit(self, step: Step) -> Placement:
         """Whole blocks are read; shared blocks that are written to were copied."""
         self.settle(step)
+        if self._grows_only and len(step.runs) == len(self._seqs) and not self.manager.open_tails:
+            return self.placed(step, (self._reads_of_everybody(step),))
         starts, sizes = (
             np.array([(start, n) for _, start, n in step.runs], dtype=np.int64).reshape(-1, 2).T
         )
@@ -245,6 +250,15 @@ class Paged(PagedOperations, Policy):
             for group, serving in zip(self.groups, self._serving, strict=True)
         )
         return self.placed(step, reads)
+
+    def _reads_of_everybody(self, step: Step) -> Reads:
+        """`reads_of_step` where all holders run, and hold just what they need: from the totals."""
+        batch, apart = parts_of(step.runs)
+        pairs = 0 if batch is None else batch.context
+        for _, start, n in apart:
+            pairs += n * start + n * (n + 1) // 2
+        entries = self._totals.entries
+        return Reads(entries * self.layout.groups[0].block_size, pairs, entries)
 
     def settle(self, step: Step) -> None:
         """The part of `commit` without which the next step cannot be scheduled."""
@@ -301,28 +315,21 @@ class Paged(PagedOperations, Policy):
         self._totals.came(seq, self.manager.holdings[seq.id])
         return self.held_bytes(seq)
 
-    def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> PagedRun | None:
+    def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """Closed form, but where shared blocks leave windows or states are aligned."""
         wanted, self._wanted = self._wanted, None
-        for chunk in self._chunks:
-            steps = min(steps, *(chunk - seq.computed % chunk for seq in seqs))
-        manager, due = self.manager, due_in(self, seqs)
         if len(seqs) != len(self._seqs):
             return None
-        if manager.only_grows:
-            steps = steps_with_room(due, steps, len(seqs), self._block_sizes, manager.pool.free)
-            look = partial(self._seen, seqs, steps)
-        else:
-            forecast = Forecast(manager, seqs, steps, wanted)
-            steps = forecast.steps
-            look = partial(self._foreseen, forecast)
+        manager, due = self.manager, due_in(self, seqs)
+        if self._grows_only and not manager.open_tails:
+            run = GrowingRun(manager, self._totals, self._occupancy, seqs, due, steps)
+            return run if run.steps else None
+        for chunk in self._chunks:
+            steps = min(steps, *(chunk - seq.computed % chunk for seq in seqs))
+        forecast = Forecast(manager, seqs, steps, wanted)
+        look = partial(self._foreseen, forecast)
         done = partial(self._stepped, len(seqs))
-        return PagedRun(steps, look, due, self._visit, done) if steps else None
-
-    def _seen(
-        self, seqs: SequenceOf[Sequence], steps: int
-    ) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
-        return self._foreseen(Forecast(self.manager, seqs, steps))
+        return PagedRun(forecast.steps, look, due, self._visit, done) if forecast.steps else None
 
     def _foreseen(self, forecast: Forecast) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
         specs, lengths = self.layout.groups, forecast.lengths
@@ -393,20 +400,22 @@ class Paged(PagedOperations, Policy):
         """Live cells by owner; -3 where a held block has no live token."""
         cells = self._occupancy.block_cells
         owners = np.full((self.manager.pool.size, cells), -1, dtype=np.int64)
-        spans = {seq.id: self._occupancy.span_of(seq) for seq in self._seqs.values()}
-        for holding in self.manager.holdings.values():
-            for group, table in zip(self.manager.groups, holding.tables, strict=True):
-                held = group.held(table)
-                fresh = owners[held]
-                owners[held] = np.where(fresh == -1, -3, fresh)
-        for owner, holding in self.manager.holdings.items():
-            start, end = spans[owner]
-            for group, table in zip(self.manager.groups, holding.tables, strict=True):
-                for entry in range(table.live, len(table.blocks)):
-                    if table.blocks[entry]:
-                        first, last = _live_cells(group, entry, start, end, cells)
-                        several = table.blocks[entry] in self.manager.pool.sharers
-                        owners[table.blocks[entry], first:last] = -2 if several else owner
+        groups, holdings = self.manager.groups, self.manager.holdings
+        shared = np.zeros(self.manager.pool.size, dtype=bool)
+        shared[list(self.manager.pool.sharers)] = True
+        for holding in holdings.values():
+            for group, table in zip(groups, holding.tables, strict=True):
+                held = np.array(group.held(table), dtype=np.int64)
+                owners[held] = np.where(owners[held] == -1, -3, owners[held])
+        for owner, holding in holdings.items():
+            span = self._occupancy.span_of(self._seqs[owner])
+            for group, table in zip(groups, holding.tables, strict=True):
+                blocks = np.array(table.blocks[table.live :], dtype=np.int64)
+                held = np.flatnonzero(blocks)
+                live = _live_cells(group, table.live + held, *span, cells)
+                blocks = blocks[held]
+                who = np.where(shared[blocks], -2, owner)[:, np.newaxis]
+                owners[blocks] = np.where(live, who, owners[blocks])
         return owners[1:].ravel()
 
     def check_integrity(self) -> None:
@@ -420,14 +429,19 @@ class Paged(PagedOperations, Policy):
             raise IntegrityError(f"totals say {self.usage()[0]}, sequences {counted}")
 
 
-def _live_cells(group: Group, entry: int, start: int, end: int, cells: int) -> tuple[int, int]:
-    """The part of a block's cells that hold tokens which are attended to."""
+def _live_cells(
+    group: Group, entries: Cells, start: int, end: int, cells: int
+) -> NDArray[np.bool_]:
+    """Which cells of blocks hold tokens that are attended to, shape (entries, cells)."""
     if group.spec.kind == "recurrent":
-        return 0, cells
-    begin = entry * group.size
-    first = min(max(group.skipped(start) - begin, 0), group.size)
-    last = min(max(end - begin, first), group.size)
-    return first * cells // group.size, last * cells // group.size
+        return np.ones((len(entries), cells), dtype=bool)
+    begins = entries * group.size
+    first = np.clip(group.skipped(start) - begins, 0, group.size)
+    last = np.clip(end - begins, first, group.size)
+    cell = np.arange(cells)
+    return (cell >= (first * cells // group.size)[:, np.newaxis]) & (
+        cell < (last * cells // group.size)[:, np.newaxis]
+    )
 
 
 def _extends(seq: Sequence, branches: set[int]) -> bool:

@@ -8,32 +8,42 @@ length, and those that end, found on a heap.
 from __future__ import annotations
 
 import heapq
-from bisect import insort
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from collections.abc import Sequence as SequenceOf
-from typing import overload
+from typing import NamedTuple, overload
 
 from sim.policies.base import Policy
+from sim.schedulers.calendar import Calendar, Ranked
 from sim.sequence import Sequence, StepClock
 
-Ranked = tuple[int, Sequence]
-"""A sequence with its rank, so that lists of them sort in running order."""
+
+class _Member(NamedTuple):
+    """What is known of a member since it joined. behind: how much shorter than the clock it is."""
+
+    end: int
+    residues: Collection[int]
+    behind: int
 
 
 class DecodeBatch(SequenceOf[Sequence]):
     """Members of ``running`` (a list in running order that others change) that decode.
 
-    clock: moves the lengths of all members. size: number of members.
+    clock: moves the lengths of all members. size: number of members. newcomers: who joined since
+    somebody last emptied this list, some of whom may have left again.
     """
 
     def __init__(self, policy: Policy, running: list[Sequence]) -> None:
         self.clock = StepClock()
         self.size = 0
+        self.newcomers: list[Sequence] = []
         self._policy = policy
         self._running = running
-        self._due: dict[int, list[Ranked]] = {}
-        self._members: dict[int, tuple[int, list[int]]] = {}
+        self._calendar = Calendar(policy.period)
+        self._members: dict[int, _Member] = {}
         self._ends: list[tuple[int, int, Sequence]] = []
+        self._behind = 0
+        self._squares = 0
+        self._longest: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return self.size
@@ -54,30 +64,63 @@ class DecodeBatch(SequenceOf[Sequence]):
 
     def join(self, seq: Sequence, end: int) -> None:
         """Let ``seq``, which runs and has one token to compute, decode up to ``end`` tokens."""
-        period = self._policy.period
-        ahead = self.clock.scheduled - seq.computed
-        slots = [(residue + ahead) % period for residue in self._policy.due_residues(seq)]
-        for slot in slots:
-            insort(self._due.setdefault(slot, []), (seq.rank, seq))
+        behind = self.clock.scheduled - seq.computed
+        residues = self._policy.due_residues(seq)
+        self._calendar.add(seq.rank, seq, residues, behind)
         last = self.clock.sampled + end - seq.tokens
-        self._members[seq.id] = (last, slots)
+        self._members[seq.id] = _Member(last, residues, behind)
         heapq.heappush(self._ends, (last, seq.rank, seq))
+        heapq.heappush(self._longest, (behind, seq.id))
+        self._behind += behind
+        self._squares += behind * behind
         seq.follow(self.clock)
+        self.newcomers.append(seq)
         self.size += 1
 
     def leave(self, seq: Sequence) -> None:
         """Take a member out."""
-        for slot in self._members.pop(seq.id)[1]:
-            self._due[slot].remove((seq.rank, seq))
+        _, residues, behind = self._members.pop(seq.id)
+        self._calendar.remove(seq.rank, seq, residues, behind)
+        self._behind -= behind
+        self._squares -= behind * behind
         seq.follow(None)
         self.size -= 1
+
+    # Lengths of the members: tokens that are computed, or that the running step computes.
+
+    @property
+    def context(self) -> int:
+        """Their sum."""
+        return self.size * self.clock.scheduled - self._behind
+
+    @property
+    def squares(self) -> int:
+        """The sum of their squares."""
+        now = self.clock.scheduled
+        return now * (self.size * now - 2 * self._behind) + self._squares
+
+    @property
+    def longest(self) -> int:
+        """The longest of them; there must be a member."""
+        while True:
+            behind, owner = self._longest[0]
+            member = self._members.get(owner)
+            if member is not None and member.behind == behind:
+                return self.clock.scheduled - behind
+            heapq.heappop(self._longest)
+
+    # Who is due, and who ends.
 
     def due(self, ahead: int = 0) -> list[Ranked]:
         """Members for which the policy may have to do something, ``ahead`` steps from now.
 
         In running order; not to be changed.
         """
-        return self._due.get((self.clock.scheduled + ahead) % self._policy.period, [])
+        return self._calendar.due(self.clock.scheduled + ahead)
+
+    def due_at(self, residue: int, ahead: int = 0) -> list[Ranked]:
+        """Those of them whose length modulo the policy's period is ``residue`` then."""
+        return self._calendar.due_at(residue, self.clock.scheduled + ahead)
 
     def steps_to_end(self) -> int:
         """Steps until the first member has its last token; there must be a member."""
@@ -100,6 +143,7 @@ class DecodeBatch(SequenceOf[Sequence]):
         """Let the first end be one of a member: who left early has not taken his end along."""
         while self._ends:
             end, _, seq = self._ends[0]
-            if self._members.get(seq.id, (None,))[0] == end:
+            member = self._members.get(seq.id)
+            if member is not None and member.end == end:
                 break
             heapq.heappop(self._ends)

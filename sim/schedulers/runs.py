@@ -13,6 +13,13 @@ Chunks = dict[int, tuple[Sequence, int]]
 """By sequence id: tokens that a sequence outside the batch computes in a step."""
 
 
+def parts_of(runs: SequenceOf[Run]) -> tuple[DecodeBatch | None, SequenceOf[Run]]:
+    """A decode batch all of whose members take one token, and the runs beside it."""
+    if isinstance(runs, BatchRuns):
+        return runs.batch, runs.apart
+    return None, runs
+
+
 class BatchRuns(SequenceOf[Run]):
     """One token of every member of ``batch``, and ``chunks``, in running order.
 
@@ -38,6 +45,11 @@ class BatchRuns(SequenceOf[Run]):
         if self._listed is None:
             self._listed = self._list()
         return self._listed[index]
+
+    @property
+    def apart(self) -> list[Run]:
+        """The runs of the chunks only."""
+        return [Run(seq, seq.computed - n, n) for seq, n in self.chunks.values()]
 
     def _list(self) -> list[Run]:
         runs, chunks, clock = [], self.chunks, self.batch.clock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 
 from sim.budget import Budget
 from sim.hardware import HardwareSheet
-from sim.step import Work
+from sim.step import Reads, Work
 
 Seconds: TypeAlias = "float | NDArray[np.float64]"
+DecodeClock: TypeAlias = "Callable[[tuple[Reads, ...]], int | None]"
+"""Ticks of a step that does nothing but decode, by what attention reads in each layer group."""
 
 
 class TimeModel(ABC):
@@ -39,6 +42,16 @@ class TimeModel(ABC):
         Element by element the same operations in the same order, so that a run of steps gets the
         same bits as its steps one by one.
         """
+
+    def decode_clock(self, sequences: int) -> DecodeClock | None:
+        """`seconds` for decode steps of so many sequences whose reads are numbers.
+
+        The clock answers None where more pairs would have made a difference, so that steps that
+        load the same would not all take the same time. None at all where there is no such clock,
+        because other things than reads count.
+        """
+        del sequences
+        return None
 
     @abstractmethod
     def swap_seconds(self, n_bytes: int, to_host: bool) -> float:

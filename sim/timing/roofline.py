@@ -12,10 +12,11 @@ from typing import Any, Self
 import numpy as np
 
 from sim.budget import Budget
+from sim.clock import TICKS_PER_SECOND
 from sim.hardware import HardwareSheet
 from sim.model import LayerGroup
 from sim.step import Count, Reads, Work
-from sim.timing.base import Seconds, TimeModel
+from sim.timing.base import DecodeClock, Seconds, TimeModel
 from workloads.errors import InputError
 
 TABLE_BLOCK = 16
@@ -48,6 +49,7 @@ class Roofline(TimeModel):
         self.attention_rate = hardware.flops * hardware.compute_efficiency
         self.body_flops = model.linear_flops_per_token - model.head_flops_per_token
         self.overhead = hardware.step_overhead + len(model.layers) * hardware.layer_overhead
+        self._clocks: dict[int, DecodeClock] = {}
 
     @classmethod
     def of(cls, budget: Budget, hardware: HardwareSheet, path: str) -> Self:
@@ -81,6 +83,41 @@ class Roofline(TimeModel):
         memory = reads.cells * cell_bytes / self.bandwidth
         arithmetic = reads.pairs * (group.layers * group.pair_flops) / self.attention_rate
         return _slower(memory, arithmetic) * (1.0 + self.hardware.gather_overhead * blocks)
+
+    def decode_clock(self, sequences: int) -> DecodeClock:
+        """The same sums as `seconds`, term by term, with what does not change left out."""
+        clock = self._clocks.get(sequences)
+        if clock is None:
+            clock = self._clocks[sequences] = self._new_clock(sequences)
+        return clock
+
+    def _new_clock(self, sequences: int) -> DecodeClock:
+        start = 1 * self.overhead + self._linear(Work(sequences, sequences, ()))
+        bandwidth, rate, overhead = (
+            self.bandwidth,
+            self.attention_rate,
+            self.hardware.gather_overhead,
+        )
+        groups = [
+            (index, cell_bytes, group.layers * group.pair_flops)
+            for index, (group, cell_bytes) in enumerate(
+                zip(self.groups, self.cell_bytes, strict=True)
+            )
+            if cell_bytes
+        ]
+
+        def clock(reads: tuple[Reads, ...]) -> int | None:
+            total = start
+            for index, cell_bytes, flops in groups:
+                cells, pairs, gathers = reads[index]
+                memory = cells * cell_bytes / bandwidth
+                if pairs * flops / rate > memory:
+                    return None
+                blocks = gathers * TABLE_BLOCK / (cells if cells >= 1 else 1)
+                total = total + memory * (1.0 + overhead * blocks)
+            return round(total * TICKS_PER_SECOND)
+
+        return clock
 
     def swap_seconds(self, n_bytes: int, to_host: bool) -> float:
         """Latency of the link and its bandwidth in that direction."""

@@ -99,7 +99,7 @@ def caching_waits_for_the_step(patch: MonkeyPatch) -> None:
     around(
         patch,
         BlockManager,
-        "_publish",
+        "publish",
         lambda publish, self, holding, tokens: publish(self, holding, holding.start),
     )
 

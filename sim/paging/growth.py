@@ -1,0 +1,150 @@
+"""Decode runs in which tables of one group of full attention grow, and nothing else happens.
+
+No arrays over steps are made unless somebody asks: between two steps in which any table takes a
+block, attention loads the same blocks, and the counts of cells move by one token a sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as SequenceOf
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sim.paging.manager import BlockManager
+from sim.paging.occupancy import Occupancy, Totals
+from sim.paging.run import Due
+from sim.policies.base import DecodeRun, Stretch, Usage, counts_of
+from sim.sequence import Sequence
+from sim.step import Reads
+from sim.step_log import Spans
+
+
+class GrowingRun(DecodeRun):
+    """A plan for all holders of ``manager``'s blocks, who decode.
+
+    Changes ``totals`` when it is applied.
+    """
+
+    def __init__(
+        self,
+        manager: BlockManager,
+        totals: Totals,
+        occupancy: Occupancy,
+        seqs: SequenceOf[Sequence],
+        due: Due,
+        steps: int,
+    ) -> None:
+        self._manager = manager
+        self._totals = totals
+        self._occupancy = occupancy
+        self._sequences = len(seqs)
+        self._due = due
+        self._size = manager.groups[0].size
+        self._tokens = totals.tokens
+        self._free = manager.pool.free
+        self._changes: list[tuple[int, int, int]] = []
+        """(steps, free blocks, surplus) from step to step, of the steps taken."""
+        self.steps = self._steps_with_room(steps)
+
+    def _steps_with_room(self, steps: int) -> int:
+        free = self._free
+        if -(-steps // self._size) * self._sequences <= free:
+            return steps
+        for step in range(steps):
+            free -= len(self._due.due_at(0, step))
+            if free < 0:
+                return step
+        return steps
+
+    # What it will be like.
+
+    def stretches(self) -> Iterator[Stretch]:
+        """From one step in which a table takes a block to the next."""
+        takers, steps, size, n = self._due.due_at, self.steps, self._size, self._sequences
+        entries, tokens = self._totals.entries, self._tokens
+        step = 0
+        while step < steps:
+            first = step
+            entries += len(takers(0, step))
+            step += 1
+            while step < steps and not takers(0, step):
+                step += 1
+            reads = Reads(entries * size, tokens + n * step, entries)
+            yield Stretch(step - first, (reads,))
+
+    @cached_property
+    def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
+        """Whole blocks and live pairs."""
+        stretches = list(self.stretches())
+        sizes = [stretch.steps for stretch in stretches]
+        entries = np.repeat([stretch.reads[0].gathers for stretch in stretches], sizes)
+        grown = np.arange(1, self.steps + 1, dtype=np.int64)
+        return (Reads(entries * self._size, self._tokens + self._sequences * grown, entries),)
+
+    @cached_property
+    def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
+        """The pool's."""
+        free, surplus = [], []
+        last_free, last_surplus = self._free, self._totals.surplus
+        for step in range(self.steps):
+            for _, seq in self._due.due_at(0, step):
+                last_free -= 1
+                last_surplus += self._new_surplus(seq, seq.computed + step)
+            free.append(last_free)
+            surplus.append(last_surplus)
+        tokens = self._tokens + self._sequences * np.arange(1, self.steps + 1, dtype=np.int64)
+        return (self._totals.split(self._occupancy, tokens, np.array(free), np.array(surplus)),)
+
+    def _new_surplus(self, seq: Sequence, length: int) -> int:
+        """Room in the block that begins after ``length`` tokens that will never be used."""
+        return max(length + self._size - self._manager.holdings[seq.id].final, 0)
+
+    # Doing it.
+
+    def apply(self, steps: int) -> None:
+        """Take blocks as the steps would, in the same order."""
+        manager, totals, due = self._manager, self._totals, self._due.due
+        pool, size, holdings = manager.pool, self._size, manager.holdings
+        first = 0
+        for step in range(steps):
+            visited = due(step)
+            if not visited:
+                continue
+            if step > first:
+                self._changes.append((step - first, pool.free, totals.surplus))
+                first = step
+            for _, seq in visited:
+                length, holding = seq.computed + step, holdings[seq.id]
+                if not length % size:
+                    holding.tables[0].blocks.append(pool.take_one())
+                    if length + size > holding.final:
+                        totals.grew(holding)
+                elif length < holding.public and manager.caching and not (length + 1) % size:
+                    manager.publish(holding, length + 1)
+        self._changes.append((steps - first, pool.free, totals.surplus))
+        totals.tokens += self._sequences * steps
+
+    def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
+        """From change to change, without a look at every step."""
+        tokens, grown = self._tokens, self._sequences
+        token_ticks = free_ticks = surplus_ticks = duration = 0
+        changes = iter(self._changes)
+        left = free = surplus = 0
+        for steps, ticks in spans:
+            token_ticks += ticks * (steps * tokens + grown * (steps * (steps + 1) // 2))
+            tokens += grown * steps
+            duration += steps * ticks
+            while steps:
+                if not left:
+                    left, free, surplus = next(changes)
+                taken = steps if steps < left else left
+                free_ticks += taken * ticks * free
+                surplus_ticks += taken * ticks * surplus
+                steps -= taken
+                left -= taken
+        part = self._totals.split(self._occupancy, token_ticks, free_ticks, surplus_ticks, duration)
+        most: Any = self._totals.split(self._occupancy, tokens, free, surplus).live
+        return [counts_of(part)], most * part.cell_bytes
