@@ -51,7 +51,7 @@ def request_columns(recorder: Recorder) -> dict[str, Any]:
 
 def _lives(recorder: Recorder) -> dict[str, list[Any]]:
     """Where each sequence paused, and from when to when it got its tokens without a break."""
-    ends = recorder.ends.values
+    ends = recorder.log.ends
     return {
         "stretches_s": [
             ends[[step for stretch in stretches for step in stretch]].tolist() if stretches else []

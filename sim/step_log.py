@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND, to_seconds
 
-
 Spans: TypeAlias = list[tuple[int, int]]
 """Steps one right after the other: so many, of so many ticks each; and so on."""
 

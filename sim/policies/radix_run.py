@@ -75,7 +75,7 @@ class RadixRun(DecodeRun):
             holdings[seq.id].add(row)
 
     def _take_pages(self, steps: int) -> None:
-        manager, due = self._manager, [self._due(step) for step in range(steps)]
+        manager, due = self._manager, [self._due.due(step) for step in range(steps)]
         pages = manager.take_one_by_one(sum(map(len, due)))
         for index, (_, seq) in enumerate(chain.from_iterable(due)):
             manager.grew(manager.holdings[seq.id], pages[index : index + 1])
