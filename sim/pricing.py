@@ -29,7 +29,7 @@ class Priced:
     reads: list[tuple[Reads, ...]] | None = None
     work: Work | None = None
 
-    def cut(self, room: int) -> Priced:
+    def cut(self, room: float) -> Priced:
         """The part up to the first step that ends after ``room`` ticks or later."""
         kept: Spans = []
         for steps, ticks in self.spans:
@@ -42,7 +42,7 @@ class Priced:
 
 
 def priced(
-    time_model: TimeModel, plan: DecodeRun, seqs: SequenceOf[Sequence], room: int
+    time_model: TimeModel, plan: DecodeRun, seqs: SequenceOf[Sequence], room: float
 ) -> Priced:
     """The plan's steps up to the first that ends ``room`` ticks from now or later.
 
@@ -65,7 +65,7 @@ def priced(
 
 
 def _priced_by_stretch(
-    stretches: Iterable[Stretch], clock: DecodeClock, room: int
+    stretches: Iterable[Stretch], clock: DecodeClock, room: float
 ) -> Priced | None:
     """None where the steps of some stretch do not all take the same time."""
     spans: Spans = []
@@ -84,6 +84,6 @@ def _priced_by_stretch(
     return Priced(spans, loaded)
 
 
-def _steps_up_to(room: int, ticks: int, steps: int) -> int:
+def _steps_up_to(room: float, ticks: int, steps: int) -> int:
     """How many of ``steps`` equal steps are taken, the one that ends at ``room`` included."""
-    return steps if steps * ticks < room else max(1, -(-room // ticks)) if ticks else 1
+    return steps if steps * ticks < room else max(1, int(-(-room // ticks))) if ticks else 1

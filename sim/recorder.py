@@ -234,9 +234,7 @@ class Recorder:
         live: Any = sum([part.live * part.cell_bytes for part in usage])
         self._add_occupied(totals, live, ticks)
 
-    def _add_occupied(
-        self, totals: SequenceOf[SequenceOf[int]], live: int, ticks: int
-    ) -> None:
+    def _add_occupied(self, totals: SequenceOf[SequenceOf[int]], live: int, ticks: int) -> None:
         self.busy_ticks += ticks
         if not self.occupancy:
             self.occupancy = [dict.fromkeys(PARTS, 0) for _ in totals]

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.clock import TICKS_PER_SECOND, to_seconds
+from sim.clock import TICKS_PER_SECOND
 
 Spans: TypeAlias = list[tuple[int, int]]
 """Steps one right after the other: so many, of so many ticks each; and so on."""
@@ -50,6 +50,15 @@ class StepLog:
             start += steps * ticks
             self.append(steps, ticks, start, streaming)
 
+    def follow_with(self, other: StepLog) -> None:
+        """Append all steps of another engine."""
+        self.steps += other.steps
+        self.last_end = other.last_end
+        self._counts += other._counts
+        self._ticks += other._ticks
+        self._ends += other._ends
+        self._streaming += other._streaming
+
     @property
     def ends(self) -> NDArray[np.float64]:
         """The end of every step in seconds, shape (steps,); made anew at every call."""
@@ -68,10 +77,6 @@ class StepLog:
         seconds = np.concatenate([first, ticks]) / TICKS_PER_SECOND
         times = np.concatenate([streaming, streaming * (counts - 1)])
         return seconds[times > 0], times[times > 0]
-
-    def last_end_s(self) -> float:
-        """End of the last step, in seconds."""
-        return to_seconds(self.last_end)
 
 
 def _ints(values: array[Any]) -> NDArray[np.int64]:

@@ -43,9 +43,8 @@ class MergedRecorder(Recorder):
         self._parts = parts
         self._offsets = []
         for part in parts:
-            self._offsets.append(len(self.ends))
-            self.ends.extend(part.ends.values, len(part.ends))
-            self.streaming_on.extend(part.streaming_on.values, len(part.streaming_on))
+            self._offsets.append(self.log.steps)
+            self.log.follow_with(part.log)
             self.occupancy += part.occupancy
             self.running_ticks += part.running_ticks
             self.busy_ticks += part.busy_ticks

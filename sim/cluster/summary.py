@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.clock import to_ticks
 from sim.cluster.cluster import Cluster, Pool
 from sim.cluster.disaggregated import Disaggregated
 from sim.engine import Engine
@@ -37,8 +36,7 @@ def cluster_summary(cluster: Cluster) -> dict[str, Any]:
 
 
 def _makespan(cluster: Cluster) -> int:
-    ends = [float(e.recorder.ends.values[-1]) for e in cluster.engines if len(e.recorder.ends)]
-    return max(1, to_ticks(max(ends, default=0.0)))
+    return max(1, *(engine.recorder.log.last_end for engine in cluster.engines))
 
 
 def _replica(engine: Engine, ticks: int) -> dict[str, Any]:
