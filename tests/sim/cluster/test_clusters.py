@@ -233,8 +233,8 @@ def everything(recorder) -> dict[str, Any]:
         "columns": columns,
         "summary": summary_of(recorder, columns, OBJECTIVES),
         "timeline": timeline_columns(recorder),
-        "ends": recorder.ends.values,
-        "streaming": recorder.streaming_on.values,
+        "ends": recorder.log.ends,
+        "gaps": recorder.log.gaps()[1],
     }
 
 
