@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sim.llamacpp.context import Context
@@ -142,3 +144,12 @@ def test_default_and_strict(scene):
 def test_every_listed_defect_has_a_scene():
     listed = {d.name.replace(" ", "_").replace("'", "") for d in DEFECTS}
     assert listed == {scene.__name__ for scene in OUTCOMES}
+
+
+def test_every_defect_is_documented_with_its_source():
+    page = Path(__file__).parents[3] / "docs" / "llamacpp.md"
+    words = " ".join(page.read_text().split())
+    for defect in DEFECTS:
+        assert f"**{defect.name}** ({defect.source})" in words
+        assert defect.engine[1:] in words
+        assert defect.strict[1:] in words
