@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from reports.metrics import NO_VALUE, Metric, metric
 from reports.seeds import INTERVAL, Spread, difference_between, spread_of
 from reports.sweep import Sweep
+from reports.verdict import NEGLIGIBLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +22,8 @@ Labels = tuple[str, ...]
 
 MARKED = (
     "Marked are the best median of each group of rows (they differ in one column only, "
-    "{compared}) and all that the seeds cannot tell from it at the 5 % level, each pair by itself."
+    "{compared}) and all that the seeds cannot tell from it at the 5 % level, each pair by itself, "
+    f"or that differ by less than {100 * NEGLIGIBLE:g} %."
 )
 FEWEST_SEEDS = 6
 """With fewer, no sign-flip test reaches the 5 % level."""
@@ -78,9 +80,14 @@ def _place(sweep: Sweep) -> int:
 
 
 def _shown(sweep: Sweep, labels: Labels) -> Labels:
-    """The compared axis last."""
+    """The compared axis last; those with one label say nothing and are left out."""
     at = _place(sweep)
-    return (*labels[:at], *labels[at + 1 :], labels[at])
+    others = [
+        label
+        for label, axis in zip(labels, sweep.axes, strict=True)
+        if axis != sweep.index["compared"] and len(sweep.labels(axis)) > 1
+    ]
+    return (*others, labels[at])
 
 
 def _groups_of(sweep: Sweep) -> list[list[Labels]]:
@@ -138,9 +145,12 @@ def best_of(shown: Metric, values: Sequence[Sequence[float]]) -> set[int]:
 
 
 def differs(shown: Metric, one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether seeds support a difference; single runs differ where their shown values do."""
+    """Whether seeds support a difference; single runs differ where their shown values do.
+
+    Differences below `NEGLIGIBLE` do not count, however steady they are.
+    """
     found = difference_between(one, other)
-    if found is None:
+    if found is None or abs(found.ratio - 1) < NEGLIGIBLE:
         return False
     if found.p is None:
         first, second = spread_of(one), spread_of(other)
@@ -168,7 +178,7 @@ def differences_of(sweep: Sweep) -> Iterator[str]:
         place = ", ".join(
             f"{axis} {label}"
             for axis, label in zip(sweep.axes, members[0], strict=True)
-            if axis != sweep.index["compared"]
+            if axis != sweep.index["compared"] and len(sweep.labels(axis)) > 1
         )
         sentence = _sentence(first, series)
         if sentence:
@@ -182,7 +192,7 @@ def _sentence(shown: Metric, series: dict[str, list[float]]) -> str | None:
     if len(known) < 2:
         return None
     if not best:
-        return f"no difference in {_in_words(shown)} between {', '.join(known)} is supported."
+        return f"{shown.label}: no difference between {', '.join(known)} is supported."
     medians = {name: spread_of(series[name]) for name in known}
     sign = -1 if shown.better == "higher" else 1
     order = sorted(known, key=lambda name: sign * (medians[name] or _NONE).median)
@@ -194,7 +204,7 @@ def _sentence(shown: Metric, series: dict[str, list[float]]) -> str | None:
     ]
     also = f" (not told from it: {', '.join(tied)})" if tied else ""
     value = shown.text_with_unit((medians[leader] or _NONE).median)
-    return f"best {_in_words(shown)} has {leader}, {value}{also}; {', '.join(parts)}."
+    return f"{shown.label}: best is {leader} with {value}{also}; {', '.join(parts)}."
 
 
 _NONE = Spread(float("nan"), 0.0, 0.0, 0, 0.0)
@@ -212,11 +222,6 @@ def _ratio(shown: Metric, one: Sequence[float], other: Sequence[float]) -> str:
     if found.ratio >= 2:
         return f"{found.ratio:.1f} times as much{p}"
     return f"{100 * (found.ratio - 1):+.1f} %{p}"
-
-
-def _in_words(shown: Metric) -> str:
-    label = shown.label
-    return label[0].lower() + label[1:] if label[1].islower() else label
 
 
 def notes_of(sweep: Sweep) -> list[str]:

@@ -41,7 +41,7 @@ def study(
     asked = study_at(name)
     with TemporaryDirectory(prefix="kvlab-") as scratch, PointsBar() as bar:
         where = results if results is not None else Path(scratch) / "sweep"
-        stored = sweep(asked, where, jobs=jobs, done=bar.update)
+        stored = sweep(asked, where, jobs=jobs, retry=True, done=bar.update)
         print_sweep(stored)
         if out is not None:
             page = write_page(stored, out, Path(name).stem, f"kvlab study {name} --out {out}")

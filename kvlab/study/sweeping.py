@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ def sweep(
 def index_of(study: Study, points: list[Point], searches: list[Search]) -> Index:
     """What `reports.sweep.Sweep` says of the study."""
     base = RunConfig(**{"policy": "-", **study.base()}).model_dump(mode="json", exclude_none=True)
+    base["slo"] = {name: asdict(each) for name, each in study.objectives().items()}
     axes = study.axes()
     varied = {"policy", "policy_options", "seed"} | {
         field for axis in axes for value in axis.values for field in value.fields
