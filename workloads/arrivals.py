@@ -206,7 +206,7 @@ class Replay(OpenLoop):
 
 @dataclass(frozen=True)
 class ClosedLoop(Arrivals):
-    """A fixed number of clients, each with one request under way at most."""
+    """A fixed number of clients, each with one session under way at most."""
 
     name = "closed"
     clients: int = option(8, "clients that send requests", low=1, high=1e6)

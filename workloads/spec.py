@@ -98,12 +98,12 @@ def reader_of(path: str) -> Any:
     raise InputError(f"{path}: {which}, by its beginning; expected READER:PATH")
 
 
-def describe(name: str) -> Description:
-    """What a listing says of the workload called ``name``, from its class alone.
+def describe(name: str, registry: Registry = WORKLOADS) -> Description:
+    """What a listing says of the workload (or part of one) called ``name``, from its class alone.
 
     Raises `InputError` when there is none.
     """
-    cls = WORKLOADS.load(name)
+    cls = registry.load(name)
     lines = tuple(
         OptionLine(each.name, _default_of(each), each.metadata.get("text", ""))
         for each in fields(cls)
@@ -113,9 +113,9 @@ def describe(name: str) -> Description:
     return Description(name, usage, (inspect.getdoc(cls) or "").partition("\n")[0], lines)
 
 
-def descriptions() -> list[Description]:
-    """All registered workloads, sorted by name."""
-    return [describe(name) for name in WORKLOADS.names()]
+def descriptions(registry: Registry = WORKLOADS) -> list[Description]:
+    """All registered workloads (or parts of one kind), sorted by name."""
+    return [describe(name, registry) for name in registry.names()]
 
 
 def _default_of(declared: Field[Any]) -> str:

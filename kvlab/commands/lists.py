@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from pathlib import Path
+
 import typer
+
+PLAIN_WIDTH = 120
+
+if TYPE_CHECKING:
+    from workloads.spec import Description
 
 CHECKED_MODELS = ("llama-3.1-8b", "gemma-3-1b", "mamba-2.8b", "lfm2-1.2b")
 """Full attention, windows beside it, states alone, states beside attention."""
@@ -87,8 +96,32 @@ def models() -> None:
         typer.echo(f"{name:16} {len(model.layers):6} {size:>11} {per_token:>14}  {kinds}")
 
 
-def hardware() -> None:
-    """List hardware sheets."""
+def hardware(
+    calibration: str | None = typer.Argument(
+        None, help="Calibration file, or the name of a shipped one, to be shown in full."
+    ),
+    plot: Path | None = typer.Option(
+        None, help="Draw its predicted over its measured times into this file (.png or .svg)."
+    ),
+    against: str | None = typer.Option(
+        None,
+        metavar="PARQUET",
+        help="Compare its attention with aiconfigurator's *_generation_attention_perf.parquet.",
+    ),
+) -> None:
+    """List hardware sheets and measured calibrations; or show one calibration."""
+    from workloads.errors import InputError
+
+    if calibration is not None:
+        _show_calibration(calibration, plot, against)
+        return
+    if plot is not None or against is not None:
+        raise InputError("--plot and --against go with a calibration")
+    _list_sheets()
+    _list_calibrations()
+
+
+def _list_sheets() -> None:
     from sim.hardware import hardware_names, hardware_of
 
     typer.echo(f"{'sheet':14} {'memory':>9} {'bandwidth':>11} {'f16 dense':>13}")
@@ -100,11 +133,73 @@ def hardware() -> None:
         )
 
 
+def _list_calibrations() -> None:
+    """Shipped calibrations: of what, when, and how far off on points that were held out."""
+    from sim.timing.calibration import read
+    from sim.timing.calibrations import calibration_names, calibration_path
+
+    names = calibration_names()
+    if not names:
+        typer.echo("\nno measured calibration ships yet: kvlab calibrate makes one of your device")
+        return
+    typer.echo(f"\n{'calibration':28} {'median':>7} {'p95':>7}  device, model, date")
+    for name in names:
+        data = read(calibration_path(name))
+        judged = [error for error in data["errors"].values() if "median" in error]
+        worst = [max(error[which] for error in judged) for which in ("median", "p95")]
+        typer.echo(
+            f"{name:28} {worst[0]:7.1%} {worst[1]:7.1%}"
+            f"  {data['device']}, {data['model']}, {data['date']}"
+        )
+    typer.echo("errors: of the kernel that is predicted worst, on points that were not fitted")
+
+
+def _show_calibration(name: str, plot: Path | None, against: str | None) -> None:
+    from rich.console import Console
+
+    from reports.calibration import error_table, write_plot
+    from reports.calibration_check import pair_table, pairs_of
+    from sim.model_files import model_of
+    from sim.timing.calibration import read
+    from sim.timing.calibrations import calibration_path
+
+    data = read(calibration_path(name))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    console.print(f"{data['device']}, {data['model']}, {data['date']}", markup=False)
+    console.print("Prediction of points that were not fitted, off by (relative):")
+    console.print(error_table(data))
+    if plot is not None:
+        write_plot(data, plot)
+    if against is not None:
+        console.print(pair_table(pairs_of(data, model_of(data["model"]), against)))
+
+
 def workloads() -> None:
-    """List generators and trace readers with their options."""
+    """List generators, trace readers, arrival processes and lengths with their options."""
+    from workloads.arrivals import Arrivals
+    from workloads.lengths import Lengths
     from workloads.spec import descriptions
 
-    for each in descriptions():
-        typer.echo(f"{each.usage:14} {each.summary}")
-        for option in each.options:
-            typer.echo(f"{'':16}{option.name}={option.default}  {option.text}")
+    known = descriptions()
+    readers = [each for each in known if each.usage.endswith(":PATH")]
+    generators = [each for each in known if each not in readers]
+    _section("Generators", generators)
+    _section("Readers of recorded traffic; a path alone is read by the one that knows it", readers)
+    _section("Arrival processes, as arrivals=NAME:KEY=VALUE,...", descriptions(Arrivals.registry))
+    _section("Lengths, as output=NAME:KEY=VALUE,...", descriptions(Lengths.registry))
+
+
+def _section(title: str, parts: list[Description]) -> None:
+    """Descriptions under a title; options that all of them have are printed once, in front."""
+    common = [line for line in parts[0].options if all(line in each.options for each in parts)]
+    typer.echo(f"{title}:")
+    for line in common if len(parts) > 1 else []:
+        typer.echo(f"{'':6}{line.name}={line.default}  {line.text}")
+    for each in parts:
+        typer.echo(f"  {each.usage:20} {each.summary}")
+        for line in each.options:
+            if line not in common or len(parts) == 1:
+                typer.echo(f"{'':6}{line.name}={line.default}  {line.text}")
+    typer.echo()
