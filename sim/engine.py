@@ -9,7 +9,7 @@ to the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, Protocol
 
 import simpy
 from simpy.events import Event
@@ -34,6 +34,16 @@ NEVER = float("inf")
 FOREVER = 1 << 62
 
 
+class StepHooks(Protocol):
+    """What is to be done around every single step; steady runs of decode steps have none."""
+
+    def before(self, step: Step) -> Generator[Event, Any, None]:
+        """A process that the step waits for."""
+
+    def after(self, step: Step) -> None:
+        """The step is computed, and the scheduler does not know it yet."""
+
+
 class Engine:
     """One replica: a scheduler, a policy and a time model on a shared clock.
 
@@ -56,6 +66,7 @@ class Engine:
         self.scheduler = scheduler
         self.recorder = recorder
         self.exact_steps = exact_steps
+        self.hooks: StepHooks | None = None
         self._env = env
         self._turn = Turn(env, [] if peers is None else peers)
         self._time_model = time_model
@@ -129,6 +140,8 @@ class Engine:
             yield from self._link.transfer(step.swapped_out, to_host=True)
         if step.swapped_in:
             yield from self._link.transfer(step.swapped_in, to_host=False)
+        if self.hooks is not None:
+            yield from self.hooks.before(step)
         start = to_ticks(self._env.now)
         placement = self.policy.commit(step)
         work = work_of(step, placement)
@@ -137,6 +150,8 @@ class Engine:
         self.recorder.occupied(self.policy.usage(), ticks)
         yield self._turn.step_end(to_seconds(ticks))
         self.recorder.step(start, start + ticks, step, placement)
+        if self.hooks is not None:
+            self.hooks.after(step)
         self._last_step = max(1, ticks)
         self._sample()
         parents = self._forking.parents_in(step)

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import simpy
 from numpy.typing import NDArray
 
 from sim.cluster.cluster import Cluster, Completed, Pool
 from sim.cluster.disaggregated import Disaggregated
 from sim.cluster.router import router_of
 from sim.cluster.summary import cluster_summary
+from sim.cluster.tiers import Tiers
 from sim.driver import Driver
 from sim.engine import Engine
 from sim.instant import Turn
@@ -49,6 +51,7 @@ class Parts(NamedTuple):
     policy: Policy
     scheduler: Scheduler
     time_model: TimeModel
+    tiers: Tiers | None = None
 
 
 @dataclass(frozen=True)
@@ -68,13 +71,13 @@ class FinishedCluster:
 class ClusterSimulation(Driver):
     """Puts a cluster and its traffic on one clock and lets it run dry.
 
-    ``make`` makes the parts of one engine, fresh ones at every call.
+    ``make`` makes the parts of one engine on a clock, fresh ones at every call.
     """
 
     def __init__(
         self,
         workload: Workload,
-        make: Callable[[], Parts],
+        make: Callable[[simpy.Environment], Parts],
         plan: Plan,
         *,
         with_maps: bool = False,
@@ -127,9 +130,14 @@ class ClusterSimulation(Driver):
         return Pool([self._engine(done) for _ in range(engines)], router)
 
     def _engine(self, done: Completed) -> Engine:
-        parts = self._make()
-        recorder = Recorder(parts.policy, self._with_maps)
-        return Engine(self.env, *parts, recorder, done, self._exact_steps, self._turns)
+        policy, scheduler, time_model, tiers = self._make(self.env)
+        recorder = Recorder(policy, self._with_maps)
+        engine = Engine(
+            *(self.env, policy, scheduler, time_model, recorder, done, self._exact_steps),
+            peers=self._turns,
+        )
+        engine.hooks = tiers
+        return engine
 
     def _served(self, request: Request, at: float) -> None:
         self._cluster.completed(request, at)

@@ -6,6 +6,7 @@ from typing import Any
 
 from sim.cluster.cluster import Cluster, Pool
 from sim.cluster.disaggregated import Disaggregated
+from sim.cluster.tiers import Tiers
 from sim.engine import Engine
 
 
@@ -13,7 +14,8 @@ def cluster_summary(cluster: Cluster) -> dict[str, Any]:
     """Per replica and per pool, as plain data; shares of time are shares of the makespan.
 
     busy_share: time in which a replica computed a step. imbalance: busy time of the busiest
-    replica of a pool over the mean of the pool; 1 where all have done the same.
+    replica of a pool over the mean of the pool; 1 where all have done the same. tiers: tokens of
+    prompts found on the device and in each tier, and their share of all prompts' tokens.
     """
     ticks = _makespan(cluster)
     pools = {"serving": cluster.pool}
@@ -27,6 +29,9 @@ def cluster_summary(cluster: Cluster) -> dict[str, Any]:
         ],
         "imbalance": {role: _imbalance(pool) for role, pool in pools.items()},
     }
+    tiers = _tiers(cluster)
+    if tiers:
+        summary["tiers"] = tiers
     if isinstance(cluster, Disaggregated):
         summary["link"] = {
             "bytes": cluster.link.bytes_carried,
@@ -42,12 +47,13 @@ def _makespan(cluster: Cluster) -> int:
 def _replica(engine: Engine, ticks: int) -> dict[str, Any]:
     recorder = engine.recorder
     usage = recorder.usage()
+    tiers = {"tiers": engine.hooks.summary()} if isinstance(engine.hooks, Tiers) else {}
     capacity = sum(part.capacity * part.cell_bytes for part in usage)
     live = sum(
         totals["live"] * part.cell_bytes
         for totals, part in zip(recorder.occupancy, usage, strict=False)
     )
-    return {
+    plain: dict[str, Any] = {
         "busy_share": recorder.busy_ticks / ticks,
         "steps": recorder.counts["steps"],
         "prompt_tokens": recorder.counts["prompt_tokens"],
@@ -55,6 +61,19 @@ def _replica(engine: Engine, ticks: int) -> dict[str, Any]:
         "prefix_hit_tokens": sum(recorder.columns["prefix_hit_tokens"]),
         "kv_utilization_mean": live / (capacity * ticks) if capacity else 0.0,
     }
+    return plain | tiers
+
+
+def _tiers(cluster: Cluster) -> list[dict[str, Any]]:
+    """The device and every tier, over all replicas together."""
+    found = [engine.hooks for engine in cluster.engines if isinstance(engine.hooks, Tiers)]
+    prompts = max(1, sum(tiers.prompt_tokens for tiers in found))
+    levels = []
+    for level in zip(*(tiers.summary() for tiers in found), strict=True):
+        total = {name: sum(part[name] for part in level) for name in level[0] if name != "name"}
+        total["hit_rate"] = total["hit_tokens"] / prompts
+        levels.append({"name": level[0]["name"]} | total)
+    return levels
 
 
 def _imbalance(pool: Pool) -> float:

@@ -95,7 +95,7 @@ def simulate(
     scheduler="vllm",
     **simulation,
 ) -> FinishedCluster:
-    def make() -> Parts:
+    def make(env) -> Parts:
         fresh = policy_of(policy, budget, options)
         return Parts(fresh, scheduler_of(scheduler, fresh), model or FlatTime())
 

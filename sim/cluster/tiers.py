@@ -1,0 +1,203 @@
+"""Tiers for K/V below the device: host memory, and a disk behind it.
+
+Rules of LMCache (``cache_engine.py``, its connector for vLLM) in their plainest form. K and V are
+kept in chunks of whole tokens of all layers. When a step has computed the end of a chunk of a
+prompt, the chunk is written to the host and from there to the disk, without anybody waiting for
+it; it can be found when it has arrived. A sequence that is admitted takes over the chunks, from
+its first token on, that one of the tiers has beyond what the device has; the step in which it is
+admitted waits until they are loaded. Chunks from the disk come in through the host, and stay.
+Output tokens are not stored, and what the device evicts is not written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import simpy
+
+from sim.budget import Budget
+from sim.eviction.base import Key
+from sim.eviction.cache import evictor_of
+from sim.link import FairLink
+from sim.paging.keys import KeyMaker
+from sim.sequence import Sequence
+from sim.step import Step
+from workloads.errors import InputError
+from workloads.request import PrefixPath
+
+
+@dataclass(frozen=True)
+class TierPlan:
+    """What one tier is made of. Bytes, bytes a second; of each device of a replica.
+
+    eviction: name of the eviction policy.
+    """
+
+    name: str
+    bytes: int
+    read_bandwidth: float
+    write_bandwidth: float
+    latency: float = 0.0
+    eviction: str = "lru"
+
+
+class Tier:
+    """One level: which chunks it has, and the links to and from it."""
+
+    def __init__(self, env: simpy.Environment, plan: TierPlan, chunk_bytes: int) -> None:
+        self.plan = plan
+        self.capacity = plan.bytes // chunk_bytes
+        if not self.capacity:
+            raise InputError(
+                f"tiers: the {plan.name} tier of {plan.bytes} bytes holds no chunk of "
+                f"{chunk_bytes} bytes"
+            )
+        self.reading = FairLink(env, plan.read_bandwidth, plan.latency)
+        self.writing = FairLink(env, plan.write_bandwidth, plan.latency)
+        self.hit_tokens = 0
+        self.evictions = 0
+        self.peak = 0
+        self._evictor = evictor_of(plan.eviction, self.capacity)
+        self._held: set[Key] = set()
+
+    def __contains__(self, key: int) -> bool:
+        return key in self._held
+
+    def touch(self, keys: Iterable[int]) -> None:
+        """These chunks are used; some may have gone since they were found."""
+        for key in keys:
+            if key in self._held:
+                self._evictor.touch(key)
+
+    def put(self, keys: Iterable[int]) -> None:
+        """These chunks have arrived; others may have to go."""
+        for key in keys:
+            if key in self._held:
+                self._evictor.renew(key)
+                continue
+            self._evictor.expect(key)
+            if len(self._held) == self.capacity:
+                self._held.remove(self._evictor.evict())
+                self.evictions += 1
+            self._evictor.insert(key)
+            self._held.add(key)
+        self.peak = max(self.peak, len(self._held))
+
+
+class Tiers:
+    """The tiers of one replica, the nearest first.
+
+    chunk: tokens of a chunk. prompt_tokens: of the prompts that were looked up when their
+    sequences were admitted first; device_hit_tokens: those of them that the device had.
+    """
+
+    def __init__(
+        self, env: simpy.Environment, budget: Budget, plans: Iterable[TierPlan], chunk: int
+    ) -> None:
+        self.chunk = chunk
+        self.token_bytes = sum(budget.cell_bytes_of(group) for group in budget.model.groups())
+        self.tiers = [Tier(env, plan, chunk * self.token_bytes) for plan in plans]
+        self.prompt_tokens = 0
+        self.device_hit_tokens = 0
+        self._env = env
+        self._keys = KeyMaker(1)
+        self._wanted: list[list[int]] = []
+        """Of every tier the chunks that the next step has to load."""
+        self._written: dict[int, int] = {}
+        """Chunks of a sequence's prompt that were looked at for writing."""
+        self._forget_wanted()
+
+    def _forget_wanted(self) -> None:
+        self._wanted = [[] for _ in self.tiers]
+
+    def _key(self, path: PrefixPath, index: int) -> int:
+        return self._keys.key(path, self.chunk, index)
+
+    def _home(self, key: int) -> int | None:
+        """The nearest tier that has a chunk."""
+        return next((i for i, tier in enumerate(self.tiers) if key in tier), None)
+
+    # What a policy asks and does.
+
+    def reach(self, path: PrefixPath, tokens: int) -> int:
+        """Leading tokens, of so many, that are in whole chunks which one of the tiers has."""
+        index = 0
+        while (index + 1) * self.chunk <= tokens:
+            if self._home(self._key(path, index)) is None:
+                break
+            index += 1
+        return index * self.chunk
+
+    def take(self, seq: Sequence, device: int, reached: int) -> None:
+        """``seq`` is admitted with ``device`` tokens from the device, the tiers reach further."""
+        if not seq.preemptions:
+            self.prompt_tokens += seq.prompt
+            self.device_hit_tokens += device
+        position = device
+        stop = -(-reached // self.chunk) if reached > device else 0
+        for index in range(device // self.chunk, stop):
+            key, end = self._key(seq.path, index), min((index + 1) * self.chunk, reached)
+            home = self._home(key)
+            if home is None:
+                break
+            self._wanted[home].append(key)
+            if not seq.preemptions:
+                self.tiers[home].hit_tokens += end - position
+            position = end
+
+    # What the engine does with every step.
+
+    def before(self, step: Step) -> Generator[simpy.Event, Any, None]:
+        """Load what the step's new sequences take over."""
+        del step
+        wanted, moving = self._wanted, 0
+        self._forget_wanted()
+        for tier, keys in zip(self.tiers, wanted, strict=True):
+            tier.touch(keys)
+        for place in reversed(range(len(self.tiers))):
+            tier, keys = self.tiers[place], wanted[place]
+            moving += len(keys)
+            if moving:
+                yield from tier.reading.transfer(moving * self.chunk * self.token_bytes)
+            for nearer in self.tiers[:place]:
+                nearer.put(keys)
+
+    def after(self, step: Step) -> None:
+        """Send off the chunks of prompts that the step has completed and nobody has."""
+        for seq, start, n in step.runs:
+            if start < seq.prompt:
+                end = min(start + n, seq.prompt) // self.chunk
+                first = self._written.get(seq.id, 0)
+                keys = [self._key(seq.path, index) for index in range(first, end)]
+                if start + n >= seq.prompt:
+                    self._written.pop(seq.id, None)
+                else:
+                    self._written[seq.id] = end
+                missing = [key for key in keys if self._home(key) is None]
+                if missing:
+                    self._env.process(self._write(missing))
+
+    def _write(self, keys: list[int]) -> Generator[simpy.Event, Any, None]:
+        for tier in self.tiers:
+            yield from tier.writing.transfer(len(keys) * self.chunk * self.token_bytes)
+            tier.put(keys)
+
+    def summary(self) -> list[dict[str, Any]]:
+        """The device and every tier: tokens found there, their share of all prompts, bytes."""
+        device: dict[str, Any] = {"name": "device", "hit_tokens": self.device_hit_tokens}
+        tiers: list[dict[str, Any]] = [
+            {
+                "name": tier.plan.name,
+                "hit_tokens": tier.hit_tokens,
+                "bytes": tier.plan.bytes,
+                "peak_bytes": tier.peak * self.chunk * self.token_bytes,
+                "read_bytes": tier.reading.bytes_carried,
+                "written_bytes": tier.writing.bytes_carried,
+                "evicted_bytes": tier.evictions * self.chunk * self.token_bytes,
+            }
+            for tier in self.tiers
+        ]
+        prompts = max(self.prompt_tokens, 1)
+        return [each | {"hit_rate": each["hit_tokens"] / prompts} for each in (device, *tiers)]

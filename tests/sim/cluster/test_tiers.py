@@ -1,0 +1,206 @@
+"""Tiers against times and hits worked out by hand, and against their own single steps."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts, Plan
+from sim.cluster.tiered import TieredPaged
+from sim.cluster.tiers import TierPlan, Tiers
+from sim.metrics import request_columns, timeline_columns
+from sim.plugins import scheduler_of
+from sim.policies.paged import Paged
+from sim.timing.base import TimeModel
+from workloads.errors import InputError
+from workloads.request import Request, Traffic, Workload
+
+CHUNK = 8
+
+
+@dataclass
+class Listed(Workload, Traffic):
+    """Fields of `Request` after the id."""
+
+    requests: list[dict[str, Any]]
+    name = "listed"
+
+    def traffic(self) -> Traffic:
+        return self
+
+    def arrivals(self) -> Iterator[Request]:
+        return (Request(i, **given) for i, given in enumerate(self.requests))
+
+
+def ask(arrival: float, prompt: int, output: int = 1, shared: int = 0, private: int = 0):
+    """``shared`` leading tokens on branch 1, the rest on the branch ``private``."""
+    path = ((1, shared),) if shared else ()
+    if prompt + output > shared:
+        path += ((private, prompt + output),)
+    return {"arrival": arrival, "prompt": prompt, "output": output, "path": path}
+
+
+class FlatTime(TimeModel):
+    """A second a step and an eighth for each token."""
+
+    name = "flat"
+
+    @classmethod
+    def of(cls, budget, hardware, path):
+        return cls()
+
+    def seconds(self, work):
+        return 1.0 + 0.125 * work.tokens + 0.0 * work.decode_context
+
+    def swap_seconds(self, n_bytes, to_host):
+        return 0.0
+
+
+def simulate(requests, budget, plans, replicas=1, exact_steps=False, **options) -> FinishedCluster:
+    def make(env) -> Parts:
+        tiers = Tiers(env, budget, plans, CHUNK)
+        policy = TieredPaged(budget, Paged.Options(block_size=4, **options), tiers)
+        return Parts(policy, scheduler_of("vllm", policy), FlatTime(), tiers)
+
+    plan = Plan(replicas=replicas)
+    return ClusterSimulation(Listed(requests), make, plan, exact_steps=exact_steps).run()
+
+
+def finishes(run: FinishedCluster) -> list[float]:
+    columns = request_columns(run.recorder)
+    return columns["finish_s"][np.argsort(columns["request"])].tolist()
+
+
+def tier(budget, name: str, chunks: int, seconds: float) -> TierPlan:
+    """So many chunks; a chunk takes so long."""
+    size = CHUNK * budget.model.token_bytes()
+    return TierPlan(name, chunks * size, size / seconds, size / seconds)
+
+
+def test_a_prefix_comes_from_the_host_when_the_device_has_lost_it(budget_of) -> None:
+    # Blocks for 40 tokens and the null block. A chunk takes a quarter of a second.
+    budget = budget_of(tokens=44)
+    plans = [tier(budget, "host", 100, 0.25)]
+    requests = [
+        ask(0.0, 20, shared=16, private=2),
+        ask(10.0, 40, private=3),
+        ask(30.0, 20, shared=16, private=4),
+        ask(50.0, 20, shared=16, private=5),
+    ]
+    run = simulate(requests, budget, plans)
+    # 0: prefill of 20 tokens, 3.5 s; then two chunks are written, until 4.
+    # 1: 40 tokens, 6 s. It takes all of the device's blocks; its five chunks are written by 17.25.
+    # 2: both chunks of the prefix are loaded, half a second; 4 tokens are computed in 1.5 s.
+    # 3: the device has the prefix again: 1.5 s.
+    assert finishes(run) == [3.5, 16.0, 32.0, 51.5]
+    size = CHUNK * budget.model.token_bytes()
+    device, host = run.summary["tiers"]
+    assert (device["hit_tokens"], device["hit_rate"]) == (16, 16 / 100)
+    assert (host["hit_tokens"], host["hit_rate"]) == (16, 16 / 100)
+    assert (host["read_bytes"], host["written_bytes"]) == (2 * size, 7 * size)
+    assert (host["peak_bytes"], host["evicted_bytes"]) == (7 * size, 0)
+    hits = request_columns(run.recorder)["prefix_hit_tokens"]
+    assert hits.tolist() == [0, 0, 16, 16]
+
+
+def test_what_has_not_arrived_is_not_found(budget_of) -> None:
+    budget = budget_of(tokens=44)
+    # A chunk takes 8 s: the prefix is on the host at 3.5 + 16 = 19.5.
+    requests = [ask(0.0, 20, shared=16, private=2), ask(4.0, 40, private=3)]
+    late = simulate(
+        [*requests, ask(19.0, 20, shared=16, private=4)], budget, [tier(budget, "host", 9, 8)]
+    )
+    assert finishes(late)[2] == 22.5
+    # The chunks of the second request are on the link too, from 10 on. Of the first transfer 9.5 s
+    # are left then, and at half the speed they take 19.
+    soon = simulate(
+        [*requests, ask(29.0, 20, shared=16, private=4)], budget, [tier(budget, "host", 9, 8)]
+    )
+    assert finishes(soon)[2] == 29 + 16 + 1.5
+
+
+def test_the_host_forgets_and_the_disk_does_not(budget_of) -> None:
+    budget = budget_of(tokens=44)
+    plans = [tier(budget, "host", 2, 0.25), tier(budget, "disk", 100, 0.5)]
+    requests = [
+        ask(0.0, 20, shared=16, private=2),
+        ask(10.0, 40, private=3),
+        ask(30.0, 20, shared=16, private=4),
+        ask(40.0, 40, private=6),
+        ask(60.0, 20, shared=16, private=5),
+    ]
+    run = simulate(requests, budget, plans)
+    # 2: the host has the last two chunks of request 1 only. From the disk a second, through the
+    # host half a second; then 1.5 s. They stay on the host until request 3 is written.
+    assert finishes(run) == [3.5, 16.0, 33.0, 46.0, 63.0]
+    device, host, disk = run.summary["tiers"]
+    assert (device["hit_tokens"], host["hit_tokens"], disk["hit_tokens"]) == (0, 0, 32)
+    size = CHUNK * budget.model.token_bytes()
+    assert disk["read_bytes"] == host["read_bytes"] == 4 * size
+    assert host["evicted_bytes"] == (5 + 2 + 5 + 2) * size
+
+
+def test_the_last_token_is_always_computed(budget_of) -> None:
+    budget = budget_of(tokens=44)
+    requests = [
+        ask(0.0, 16, shared=17),
+        ask(10.0, 40, private=3),
+        ask(30.0, 16, shared=17),
+    ]
+    run = simulate(requests, budget, [tier(budget, "host", 100, 0.25)])
+    assert finishes(run)[2] == 30 + 0.5 + 1.125
+    assert run.summary["tiers"][1]["hit_tokens"] == 15
+
+
+def test_every_replica_has_tiers_of_its_own(budget_of) -> None:
+    budget = budget_of(tokens=44)
+    requests = [ask(0.0, 20, shared=16, private=2), ask(10.0, 20, shared=16, private=4)]
+    run = simulate(requests, budget, [tier(budget, "host", 100, 0.25)], replicas=2)
+    assert finishes(run) == [3.5, 13.5]
+    assert [each["tiers"][1]["hit_tokens"] for each in run.summary["replicas"]] == [0, 0]
+
+
+def test_what_cannot_have_tiers(budget_of) -> None:
+    budget = budget_of()
+    with pytest.raises(InputError, match="the host tier of 1 bytes holds no chunk"):
+        simulate([], budget, [TierPlan("host", 1, 1.0, 1.0)])
+    with pytest.raises(InputError, match="windowed has layers that are not cached in full"):
+        windowed = budget_of("windowed")
+        simulate([], windowed, [tier(windowed, "host", 9, 1)])
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(1, 60), st.integers(1, 30)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.integers(1, 12),
+    st.booleans(),
+)
+def test_runs_of_steps_give_the_same_bits_as_single_steps(budget_of, given, chunks, whole) -> None:
+    budget = budget_of(tokens=140)
+    plans = [tier(budget, "host", chunks, 0.3), tier(budget, "disk", 3 * chunks, 0.7)]
+    requests, now = [], 0.0
+    for i, (gap, family, prompt, output) in enumerate(given):
+        now += gap
+        path = ((family, min(24, prompt + output)), (100 + i, prompt + output))
+        path = path[: 1 + (prompt + output > 24)]
+        requests.append({"arrival": now, "prompt": prompt, "output": output, "path": path})
+    runs = [
+        simulate(requests, budget, plans, 2, exact, reserve_full_isl=whole)
+        for exact in (False, True)
+    ]
+    first, second = ((request_columns(r.recorder), timeline_columns(r.recorder)) for r in runs)
+    np.testing.assert_equal(first, second)
+    assert runs[0].summary == runs[1].summary
+    for replica in runs[0].summary["replicas"]:
+        found = sum(level["hit_tokens"] for level in replica["tiers"])
+        assert found == replica["prefix_hit_tokens"]
+        for level in replica["tiers"][1:]:
+            assert level["peak_bytes"] <= level["bytes"]
