@@ -284,10 +284,10 @@ class LlamaServer(Scheduler):
             dropped = min(options.n_discard or left // 2, max(0, left - 1))
             self._llama.seq_rm(seq.id, kept, kept + dropped)
             self._llama.seq_add(seq.id, kept + dropped, -1, -dropped)
+            slot.prompt.known = min(slot.prompt.known if slot.dropped else slot.held, kept)
             slot.dropped += dropped
             self._count_checkpoints(-slot.prompt.checkpoint_bytes)
             slot.prompt.checkpoints.clear()
-            slot.prompt.known = min(slot.prompt.known, kept)
             self._counts["context_shifts"] += 1
 
     def _prompt_tokens(self, slot: Slot, room: int, step: Step) -> int:

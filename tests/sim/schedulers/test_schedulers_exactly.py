@@ -22,10 +22,27 @@ LLAMA = [
     ("iswa", "windowed", {"ubatch": 32}),
     ("iswa", "chunked", {"streams": "per-sequence"}),
 ]
+ANY = [
+    *LLAMA,
+    ("none", "windowed", {}),
+    ("contiguous", "full", {}),
+    ("contiguous", "full", {"reserve": "exact", "compaction": True}),
+    ("paged", "full", {}),
+    ("paged", "windowed", {"block_size": 4}),
+    ("radix", "full", {}),
+]
 CASES: list[tuple[str, dict[str, Any], list[tuple[str, str, dict[str, Any]]]]] = [
     ("llama-server", {}, LLAMA),
     ("llama-server", {"cache_idle_slots": False, "ctx_checkpoints": 2}, LLAMA),
     ("llama-server", {"context_shift": True, "cache_ram": 0}, LLAMA[:3]),
+    ("static", {}, ANY),
+    ("static", {"max_seqs": 2}, ANY),
+    ("orca", {}, ANY),
+    ("orca", {"reserve": "max"}, ANY),
+    ("fcfs-no-chunk", {"max_batched_tokens": 160}, ANY),
+    ("sglang", {}, ANY),
+    ("sglang", {"order": "fcfs", "conservativeness": 0.1}, ANY),
+    ("slo", {"ttft_s": {"default": 0.1, "batch": 10.0}}, ANY),
 ]
 PAIRS = [(name, options, *policy) for name, options, policies in CASES for policy in policies]
 
