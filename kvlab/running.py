@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kvlab.config import Comparison, RunConfig
-from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts
+from sim.cluster.simulation import ClusterSimulation, Parts
+from sim.hardware import hardware_of
 from sim.metrics import request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of, time_model_of
 from sim.recorder import Recorder
-from sim.simulation import Finished, Simulation
-from workloads.errors import InputError
 from workloads.spec import workload_of
 
 if TYPE_CHECKING:
+    import simpy
+
     from reports.results import RunResult
 
 Progress = Callable[[str, int], None]
@@ -44,34 +45,33 @@ def run(
     )
     time_model = time_model_of(config.time_model, budget, config.hardware)
 
-    def parts() -> Parts:
-        policy = policy_of(config.policy, budget, _policy_options(config))
+    def parts(env: simpy.Environment) -> Parts:
+        policy, tiers = policy_of(config.policy, budget, _policy_options(config)), None
+        if not config.tiers.are_none:
+            policy, tiers = config.tiers.below(policy, env, hardware_of(config.hardware))
         scheduler = scheduler_of(config.scheduler, policy, config.scheduler_options)
-        return Parts(policy, scheduler, time_model)
+        return Parts(policy, scheduler, time_model, tiers)
 
-    common: dict[str, Any] = {
-        "with_maps": with_maps,
-        "exact_steps": config.exact_steps,
-        "progress": None if progress is None else lambda done: progress(config.policy, done),
-    }
-    finished: Finished | FinishedCluster
-    if config.cluster.is_one_engine:
-        finished = Simulation(workload, *parts(), window=window, **common).run()
-    elif window is None:
-        plan = config.cluster.plan(config.seed)
-        finished = ClusterSimulation(workload, parts, plan, **common).run()
-    else:
-        raise InputError("cluster: several replicas cannot be sampled in a window of time")
+    finished = ClusterSimulation(
+        workload,
+        parts,
+        config.cluster.plan(config.seed),
+        with_maps=with_maps,
+        window=window,
+        exact_steps=config.exact_steps,
+        progress=None if progress is None else lambda done: progress(config.policy, done),
+    ).run()
     recorder = finished.recorder
     columns = request_columns(recorder)
     summary = summary_of(recorder, columns, config.objectives())
     summary |= {
         "policy": config.policy,
         "prefix_identity": workload.prefix_identity,
+        "lossy": recorder.policy.lossy,
         "caches": _caches_of(recorder),
         "cpu_s": finished.cpu_s,
     }
-    if isinstance(finished, FinishedCluster):
+    if not (config.cluster.is_one_engine and config.tiers.are_none):
         columns |= finished.columns
         summary["cluster"] = finished.summary
     return RunResult.of(

@@ -12,7 +12,8 @@ import numpy as np
 from workloads.lengths import Lognormal, Tokens
 from workloads.plugins import option
 from workloads.request import Request
-from workloads.synthetic.base import BATCH, Online
+from workloads.synthetic.base import Online
+from workloads.synthetic.draws import BATCH
 
 _SAMPLE = 1 << 16
 

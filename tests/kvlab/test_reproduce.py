@@ -136,3 +136,16 @@ def test_shares_of_a_reservation_are_those_counted_request_by_request():
     assert batch == pytest.approx(7, abs=0.1)
     oracle, _ = averages("Orca (Oracle)", served("Orca (Oracle)", 4.0, requests=120))
     assert oracle[2] == 0
+
+
+def test_a_window_of_all_tokens_is_at_no_distance_and_loses_nothing():
+    from backends.arrays import backend_of
+    from kvlab.reproduce import summary_distortion as module
+
+    rows, backend = module.made(0, 0.5), backend_of("numpy")
+    everything = module.window_of(backend, rows, module.TOKENS)
+    assert module.distance_of(rows, everything) == pytest.approx(0, abs=1e-6)
+    assert module.error_of(backend, rows, everything) == 0
+    for way in module.WAYS.values():
+        for budget in module.BUDGETS:
+            assert len(way(backend, rows, budget).k) == budget
