@@ -25,6 +25,8 @@ from sim.policies.base import Policy, Usage
 from sim.policies.radix_run import RadixRun, pages_begun, surplus_found
 from sim.radix.manager import RadixManager
 from sim.radix.node import Node
+from sim.radix.pool import pool_of
+from sim.radix.tree import RadixTree
 from sim.reads import attended_in_run
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Count, Placement, Reads, Step
@@ -81,9 +83,9 @@ class Radix(Policy):
             )
         specs = tuple(GroupSpec(g.kind, size, g.window, "", g.layer_ids) for g in self.groups)
         self.layout = Layout(specs, pages, size * self.cell)
-        self.manager = RadixManager(
-            pages, size, evictor_of(self.options.eviction, pages * size), self.options.prefix_cache
-        )
+        pool = pool_of(pages, size)
+        tree = RadixTree(pool, size, evictor_of(self.options.eviction, pages * size))
+        self.manager = RadixManager(pool, tree, self.options.prefix_cache)
         self._seqs: dict[int, Sequence] = {}
         self._root = self.manager.tree.root
         self._found: tuple[Sequence | None, Node] = (None, self._root)
@@ -118,7 +120,7 @@ class Radix(Policy):
         """The gate: there must be room for all tokens that the sequence has so far."""
         if not self.options.reserve_full_isl:
             return True
-        if self.manager.lacking(self._hit_of(seq, hit), seq.tokens) <= 0:
+        if self.manager.lacking(self._hit_of(seq, hit), seq.tokens, seq.tokens) <= 0:
             return True
         self._refusal = _Refusal(seq, hit, True)
         return False
@@ -231,7 +233,7 @@ class Radix(Policy):
         """Closed form: what is taken and evicted follows from the lengths alone."""
         lengths = np.array([seq.computed for seq in seqs], dtype=np.int64)
         begun = pages_begun(lengths, self.period, steps)
-        steps = int(np.searchsorted(begun, self.manager.available, side="right"))
+        steps = int(np.searchsorted(begun, self.manager.tree.available, side="right"))
         if not steps:
             return None
         return RadixRun(

@@ -11,14 +11,14 @@ from collections import Counter
 import numpy as np
 
 from sim.errors import IntegrityError
-from sim.eviction.base import Evictor
 from sim.radix.node import Node
-from sim.radix.pool import pool_of
+from sim.radix.pool import AnyPool
 from sim.radix.tree import NO_PAGES, RadixTree
 from sim.step import Cells
 from workloads.request import PrefixPath
 
 _MANY_PIECES = 64
+NEVER = 1 << 62
 
 
 class Holding:
@@ -27,14 +27,20 @@ class Holding:
     node: where the locked path ends. path: its prefix identity. pages: number of its own pages.
     end: tokens that room was last made for. final: tokens it will have in the end. surplus: room
     in its last page that it will never use, as far as it is known. prefilling: whether its tokens
-    are still put into the tree as they are computed.
+    are still put into the tree as they are computed. mark: what the tree knows its lock by.
+
+    Where a window has a pool of its own: given_up: leading tokens whose window slots it has given
+    back. drop_at: tokens that have to be computed before it gives up more.
     """
 
     __slots__ = (
         "_loose",
         "_pieces",
+        "drop_at",
         "end",
         "final",
+        "given_up",
+        "mark",
         "node",
         "pages",
         "path",
@@ -47,7 +53,7 @@ class Holding:
         self.path = path
         self.end = end
         self.final = final
-        self.pages = self.surplus = 0
+        self.pages = self.surplus = self.mark = self.given_up = self.drop_at = 0
         self.prefilling = True
         self._pieces: list[Cells] = []
         self._loose: list[int] = []
@@ -88,48 +94,40 @@ class Holding:
 
 
 class RadixManager:
-    """``pages`` pages of ``page_size`` tokens, a tree over them, and who holds what.
+    """A tree over a pool of pages, and who holds what.
 
-    caching: whether anything is put into the tree. tokens: of all sequences, in their own pages.
-    surplus: the sum over holdings. holdings: by sequence id. Lengths are in tokens.
+    caching: whether anything is put into the tree. window: tokens of a window that has a pool of
+    its own, or 0. tokens: of all sequences, in their own pages. surplus: the sum over holdings.
+    holdings: by sequence id. Lengths are in tokens.
     """
 
-    def __init__(self, pages: int, page_size: int, evictor: Evictor, caching: bool) -> None:
-        self.page_size = page_size
+    def __init__(self, pool: AnyPool, tree: RadixTree, caching: bool, window: int = 0) -> None:
+        self.page_size = tree.page_size
+        self.pool = pool
+        self.tree = tree
         self.caching = caching
-        self.pool = pool_of(pages, page_size)
-        self.tree = RadixTree(self.pool, page_size, evictor)
         self.holdings: dict[int, Holding] = {}
         self.tokens = self.surplus = 0
+        self._window = window
 
     # Room.
-
-    @property
-    def available(self) -> int:
-        """Pages that are free, or can be made so."""
-        return self.pool.free + self.tree.evictable // self.page_size
 
     def pages_for(self, tokens: int) -> int:
         """Pages that begin before ``tokens`` tokens are full."""
         return -(-tokens // self.page_size)
 
-    def lacking(self, node: Node, tokens: int) -> int:
-        """Pages that cannot be had (0 or less: all can) for ``tokens`` tokens, given a hit.
+    def lacking(self, node: Node, tokens: int, chunk: int) -> int:
+        """Pages that cannot be had for ``tokens`` tokens, of which ``node`` ends those of a hit.
 
-        The path to ``node``, which is hit, cannot be evicted.
+        0 or less: all can be had. chunk: tokens of the first step.
         """
-        kept = 0
-        for each in self.tree.path_to(node):
-            if each.locks:
-                break
-            kept += each.size
         need = self.pages_for(tokens) - node.end // self.page_size
-        return need - self.available + kept // self.page_size
+        return self.tree.lacking(node, need, min(need, self.pages_for(chunk)))
 
     def _take(self, n: int) -> Cells:
         """``n`` pages, which can be had; what is missing is evicted first."""
         if n > self.pool.free:
-            self.tree.evict(n - self.pool.free)
+            self.tree.make_room(n)
         return self.pool.take(n)
 
     def take_one_by_one(self, n: int) -> Cells:
@@ -139,7 +137,7 @@ class RadixManager:
         pieces = []
         while n:
             if not self.pool.free:
-                self.tree.evict(1)
+                self.tree.make_room(1)
             pieces.append(self.pool.take(min(n, self.pool.free)))
             n -= len(pieces[-1])
         return np.concatenate(pieces)
@@ -148,20 +146,21 @@ class RadixManager:
 
     def admit(self, owner: int, path: PrefixPath, node: Node, n: int, final: int) -> bool:
         """Let ``owner`` hold the path to ``node`` and room for ``n`` tokens, or answer False."""
-        if self.lacking(node, node.end + n) > 0:
+        if self.lacking(node, node.end + n, n) > 0:
             return False
-        self.tree.lock(node)
         self.tree.hit(node)
         self._grow(self._hold(owner, node, path, final), node.end, n)
         return True
 
     def _hold(self, owner: int, node: Node, path: PrefixPath, final: int) -> Holding:
         holding = self.holdings[owner] = Holding(node, path, node.end, final)
+        holding.mark = self.tree.lock(node)
+        holding.drop_at = 0 if self._window else NEVER
         return holding
 
     def extend(self, holding: Holding, computed: int, n: int) -> bool:
         """Make room for ``n`` tokens after the ``computed`` ones, or answer False."""
-        if self.pages_for(computed + n) - self.pages_of(holding) > self.available:
+        if self.pages_for(computed + n) - self.pages_of(holding) > self.tree.available:
             return False
         self._grow(holding, computed, n)
         return True
@@ -169,16 +168,33 @@ class RadixManager:
     def extend_by_one(self, holding: Holding, computed: int) -> bool:
         """`extend` for the token after the ``computed`` ones."""
         if (holding.node.end // self.page_size + holding.pages) * self.page_size <= computed:
+            if holding.drop_at <= computed:
+                self.give_up(holding, computed)
             if not self.pool.free:
-                if not self.tree.evictable:
+                if not self.tree.available:
                     return False
-                self.tree.evict(1)
+                self.tree.make_room(1)
             holding.add_one(self.pool.take_one())
             if self.page_size > 1:
                 self._note_surplus(holding)
         self.tokens += 1
         holding.end = computed + 1
         return True
+
+    def give_up(self, holding: Holding, computed: int) -> None:
+        """Give back its own window slots that the token after the ``computed`` ones does not see.
+
+        Whole pages, but at least one is kept, so that a leaf of the tree always has some. Done
+        once in a window's length.
+        """
+        holding.drop_at = computed + self._window
+        size, start = self.page_size, holding.node.end
+        until = (computed - max(self._window, size)) // size * size
+        given_up = max(holding.given_up, start)
+        if until > given_up:
+            own = holding.own()[(given_up - start) // size : (until - start) // size]
+            self.pool.give_window(own)
+            holding.given_up = until
 
     def pages_of(self, holding: Holding) -> int:
         """Pages of the path and its own."""
@@ -214,8 +230,8 @@ class RadixManager:
         if not pages:
             return
         stop = before.end + pages * self.page_size
-        node, spare = self.tree.insert(before, holding.path, stop, own[:pages])
-        self.tree.lock(node, below=before)
+        node, spare = self.tree.insert(before, holding.path, stop, own[:pages], holding.given_up)
+        holding.mark = self.tree.move_lock(before, holding.mark, node)
         self.tokens -= stop - before.end
         holding.node = node
         holding.keep(own[pages:])
@@ -231,10 +247,10 @@ class RadixManager:
         spare = kept
         if kept:
             stop = node.end + kept * self.page_size
-            _, spare = self.tree.insert(node, holding.path, stop, own[:kept])
+            _, spare = self.tree.insert(node, holding.path, stop, own[:kept], holding.given_up)
         self._give(own[:spare])
         self._give(own[kept:])
-        self.tree.unlock(node)
+        self.tree.unlock(node, holding.mark)
 
     def _give(self, pages: Cells) -> None:
         if len(pages):
@@ -248,11 +264,10 @@ class RadixManager:
         Full pages are shared, by way of the tree. The rest is copied to a page of the child's
         own; answers (source page, target page, tokens), with 0 tokens where nothing is copied.
         """
-        if not self.caching or (computed % self.page_size and not self.available):
+        if not self.caching or (computed % self.page_size and not self.tree.available):
             return None
         self.cache(parent, computed)
         node, rest = parent.node, computed % self.page_size
-        self.tree.lock(node)
         holding = self._hold(child, node, path, final)
         holding.prefilling = False
         self._grow(holding, node.end, rest)

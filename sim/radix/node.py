@@ -14,9 +14,24 @@ class Node:
     ``end`` (see `workloads.request`): the prefix of ``end`` tokens is (``branch``, ``end``), and
     that is the node's ``key``. locks: sequences that run on it or below it. children: by the
     branch of the prefix that ends with their first page.
+
+    Where a window has a pool of its own: window_locks: sequences whose window lies on it. mark:
+    names it as the upper end of such a lock, 0 for none. tombstone: its window slots are gone.
     """
 
-    __slots__ = ("branch", "children", "end", "locks", "pages", "parent", "path", "start")
+    __slots__ = (
+        "branch",
+        "children",
+        "end",
+        "locks",
+        "mark",
+        "pages",
+        "parent",
+        "path",
+        "start",
+        "tombstone",
+        "window_locks",
+    )
 
     def __init__(
         self, parent: Node | None, path: PrefixPath, start: int, end: int, pages: Cells
@@ -28,7 +43,8 @@ class Node:
         self.branch = branch_at(path, end) if end else 0
         self.pages = pages
         self.children: dict[int, Node] = {}
-        self.locks = 0
+        self.locks = self.window_locks = self.mark = 0
+        self.tombstone = False
 
     @property
     def size(self) -> int:

@@ -10,11 +10,42 @@ takes the rows of padding; here they count from 0.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 import numpy as np
 
 from sim.errors import IntegrityError
 from sim.step import Cells
+
+
+class AnyPool(Protocol):
+    """What a manager and a tree take pages from."""
+
+    @property
+    def size(self) -> int:
+        """Number of pages."""
+
+    @property
+    def free(self) -> int:
+        """Pages that can be taken."""
+
+    def take(self, n: int) -> Cells:
+        """The first ``n`` free pages."""
+
+    def take_one(self) -> int:
+        """The first free page."""
+
+    def give(self, pages: Cells) -> None:
+        """Give pages back."""
+
+    def give_window(self, pages: Cells) -> None:
+        """Give back only the window slots that go with ``pages``, where they have any."""
+
+    def free_pages(self) -> Cells:
+        """All free pages."""
+
+    def check_integrity(self, held: Cells) -> None:
+        """Raise `IntegrityError` where a page is lost or doubled."""
 
 
 class PagePool(ABC):
@@ -23,6 +54,9 @@ class PagePool(ABC):
     def __init__(self, size: int) -> None:
         self.size = size
         self.free = size
+
+    def give_window(self, pages: Cells) -> None:  # noqa: B027
+        """There are no window slots."""
 
     @abstractmethod
     def take(self, n: int) -> Cells:

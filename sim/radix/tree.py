@@ -95,12 +95,15 @@ class RadixTree:
 
     # Growing and shrinking.
 
-    def insert(self, node: Node, path: PrefixPath, stop: int, pages: Cells) -> tuple[Node, int]:
+    def insert(
+        self, node: Node, path: PrefixPath, stop: int, pages: Cells, given_up: int = 0
+    ) -> tuple[Node, int]:
         """Make a sequence's tokens part of the tree, as far as they are not.
 
         node: where its first ``node.end`` tokens end. pages: of the tokens from there up to
-        ``stop``, whole pages. Answers the node where they end, and how many of the leading
-        ``pages`` the tree has no use for, as it has these tokens in other ones.
+        ``stop``, whole pages. given_up: leading tokens that have no window slots any more. Answers
+        the node where they end, and how many of the leading ``pages`` the tree has no use for, as
+        it has these tokens in other ones.
         """
         start = node.end
         deepest = self._descend(node, path, stop)
@@ -118,10 +121,14 @@ class RadixTree:
         self.evictable += node.size
         return node
 
-    def lock(self, node: Node, below: Node | None = None) -> None:
-        """One sequence more runs on the path to ``node``, from under ``below`` on (or the root)."""
+    def lock(self, node: Node) -> int:
+        """One sequence more runs on the path to ``node``; what `unlock` has to be told of it."""
+        return self.move_lock(self.root, 0, node)
+
+    def move_lock(self, before: Node, mark: int, node: Node) -> int:
+        """A sequence that ran on the path to ``before`` runs on to ``node``, below it, now."""
         for each in self.path_to(node):
-            if each is below:
+            if each is before:
                 break
             each.locks += 1
             if each.locks == 1:
@@ -129,8 +136,9 @@ class RadixTree:
                 self.protected += each.size
             elif each.locks == 2:
                 self.shared += each.size
+        return 0
 
-    def unlock(self, node: Node) -> None:
+    def unlock(self, node: Node, mark: int) -> None:
         """One sequence less runs on the path to ``node``."""
         for each in self.path_to(node):
             each.locks -= 1
@@ -140,20 +148,45 @@ class RadixTree:
             elif each.locks == 1:
                 self.shared -= each.size
 
-    def evict(self, pages: int) -> None:
-        """Give at least ``pages`` pages back, whole leaves one by one, if there are any."""
+    @property
+    def available(self) -> int:
+        """Pages that are free, or can be made so."""
+        return self._pool.free + self.evictable // self.page_size
+
+    def lacking(self, node: Node, pages: int, window_pages: int) -> int:
+        """How many of ``pages`` cannot be had while the path to ``node`` stays; 0 or less: none.
+
+        Of window slots only ``window_pages`` are needed, where they have a pool of their own.
+        """
+        del window_pages
+        return pages - self.available + self._kept(node) // self.page_size
+
+    def _kept(self, node: Node) -> int:
+        """Tokens on the path to ``node`` that could be evicted."""
+        kept = 0
+        for each in self.path_to(node):
+            if each.locks:
+                break
+            kept += each.size
+        return kept
+
+    def make_room(self, pages: int) -> None:
+        """Evict whole leaves one by one until ``pages`` pages are free; there must be enough."""
+        self._evict_leaves(pages - self._pool.free)
+
+    def _evict_leaves(self, pages: int) -> None:
         missing = pages * self.page_size
-        while missing > 0 and self.evictable:
+        while missing > 0:
             key = self._evictor.evict(self._may_go)
             if key is None:
                 raise IntegrityError(f"{self.evictable} tokens can be evicted, but no leaf")
-            missing -= self._drop(self._nodes[key])
+            missing -= self._evict(self._nodes[key])
 
     def _may_go(self, key: Key) -> bool:
         node = self._nodes[key]
         return not node.locks and not node.children
 
-    def _drop(self, leaf: Node) -> int:
+    def _evict(self, leaf: Node) -> int:
         """Take a leaf off, which the evictor has let go; its tokens."""
         assert leaf.parent is not None
         del leaf.parent.children[branch_at(leaf.path, leaf.start + self.page_size)]
@@ -162,10 +195,6 @@ class RadixTree:
         self.evictable -= leaf.size
         self.evicted += leaf.size
         return leaf.size
-
-    def clear(self) -> None:
-        """Evict everything that nobody runs on."""
-        self.evict(self._pool.size)
 
     # Looking at it.
 
