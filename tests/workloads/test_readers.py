@@ -285,7 +285,7 @@ def test_weka_documents(tmp_path: Path) -> None:
     one = tmp_path / "all.jsonl"
     folder = tmp_path / "traces"
     folder.mkdir()
-    for scope, between in (("local", 0), ("global", 130)):
+    for scope, between in (("local", 0), ("global", 128)):
         documents = [json.dumps(weka(id=name, hash_id_scope=scope)) for name in "ab"]
         one.write_text("\n".join(documents) + "\n")
         for name, document in zip("ab", documents, strict=True):
@@ -295,6 +295,19 @@ def test_weka_documents(tmp_path: Path) -> None:
         assert len(requests) == 12
         assert shared(requests[0], requests[6]) == between
         assert requests[10].after == (9, 8)
+
+
+def test_weka_blocks_without_ids(tmp_path: Path) -> None:
+    """Ids short of the prompt, and ids of blocks that are not full, mean nothing."""
+    call = {"type": "n", "out": 1}
+    entries = [
+        call | {"t": n, "in": tokens, "hash_ids": ids}
+        for n, (tokens, ids) in enumerate([(100, [1, 2]), (120, [1, 2]), (200, [1]), (64, [1, 9])])
+    ]
+    file = tmp_path / "trace.json"
+    file.write_text(json.dumps(weka(requests=entries)))
+    requests = read(workload_of(str(file)))
+    assert [shared(requests[0], each) for each in requests[1:]] == [64, 64, 64]
 
 
 def test_weka_agents_nobody_waits_for(tmp_path: Path) -> None:
@@ -312,7 +325,7 @@ def test_weka_agents_nobody_waits_for(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"block_size": 0}, "block_size: expected a whole number from 1"),
-        ({"block_size": 128}, "hash_ids: expected 2 blocks of 128 for 130 tokens, got 3"),
+        ({"requests": [{"t": 0, "type": "n", "in": 9, "out": 1, "hash_ids": "a"}]}, "hash_ids: ex"),
         ({"requests": [{"t": 0, "type": "x"}]}, "type: expected n, s or subagent"),
         ({"requests": [{"type": "n", "in": 1, "out": 1}]}, "t: expected a finite time"),
         ({"requests": [3]}, "requests: expected a list of objects"),
@@ -547,6 +560,8 @@ def test_mooncake_without_times(tmp_path: Path) -> None:
     assert mooncake(tmp_path, *[turn(None, 5, delay=3)]).prefix_identity.startswith("none")
     with pytest.raises(InputError, match=":2: expected a timestamp, as the first row has one"):
         read(mooncake(tmp_path, turn(None, 5, timestamp=0), turn(None, 5)))
+    with pytest.raises(InputError, match=":2: expected hash_ids, as the first row has them"):
+        read(mooncake(tmp_path, turn(None, 5, timestamp=0, hash_ids=[1]), turn(None, 5)))
     with pytest.raises(InputError, match=":2: expected times in order"):
         read(mooncake(tmp_path, turn(None, 5, timestamp=9), turn(None, 5, timestamp=3)))
 

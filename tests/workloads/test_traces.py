@@ -159,7 +159,7 @@ BAD_ROWS: list[tuple[type[Trace], str, str]] = [
     (Mooncake, "[1, 2]", "expected one JSON object"),
     (Mooncake, "[" * 100_000, "expected one JSON object"),
     (Mooncake, mooncake_row(output_length=""), "got a row without output_length"),
-    (Mooncake, mooncake_row(model='"a"'), "got a row with 'model'"),
+    (Mooncake, mooncake_row(wait_for='["a"]'), "got a row with 'wait_for'"),
     (Mooncake, mooncake_row(timestamp="NaN"), "timestamp: expected a finite time"),
     (Mooncake, mooncake_row(timestamp="1e999"), "timestamp: expected a finite time"),
     (Mooncake, mooncake_row(timestamp="1" + "0" * 400), "timestamp: expected a finite time"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from itertools import count
 from typing import Any
 
@@ -15,8 +14,8 @@ class BlockPaths:
     """Paths of prompts whose tokens are known as one id for each block.
 
     Equal ids stand for equal blocks; prefixes are equal where all ids up to there are. Nothing is
-    asked of ids beyond that: they need not depend on what is in front of the block. Ids with
-    different salts have nothing in common. Each output is nobody else's.
+    asked of ids beyond that: they need not depend on what is in front of the block. Each output
+    is nobody else's.
     """
 
     def __init__(self, block_size: int) -> None:
@@ -30,22 +29,26 @@ class BlockPaths:
         self._tree = PrefixTree(self._numbers)
 
     def path(
-        self, source: Source, ids: Any, prompt: int, output: int, salt: Hashable = None
+        self, source: Source, ids: Any, prompt: int, output: int, *, full_only: bool = False
     ) -> PrefixPath:
-        """The path of a request; raises `InputError` unless the ids cover the prompt.
+        """The path of a request.
 
-        There may be no id for a last block that is not full; its tokens are nobody else's then.
+        There is one id for every block, also for a last one that is not full, or none for that;
+        its tokens are nobody else's then. With ``full_only`` that last id means nothing, there
+        may be fewer ids than blocks, and more. Raises `InputError` for anything else.
         """
         if type(ids) is not list or set(map(type, ids)) - {int}:
             raise source.error(f"hash_ids: expected a list of whole numbers, got {shortened(ids)}")
         full, partial = divmod(prompt, self.block_size)
-        if len(ids) not in {full, full + bool(partial)}:
+        if full_only:
+            ids = ids[:full]
+        elif len(ids) not in {full, full + bool(partial)}:
             raise source.error(
                 f"hash_ids: expected {full + bool(partial)} blocks of {self.block_size} for "
                 f"{prompt} tokens, got {len(ids)}"
             )
         if ids and not -(2**63) <= min(ids) <= max(ids) < 2**63:
             raise source.error(f"hash_ids: expected numbers of 64 bits, got {shortened(ids)}")
-        blocks = self._tree.path(ids, salt)
+        blocks = self._tree.path(ids)
         shared = tuple((b, min(end * self.block_size, prompt)) for b, end in blocks)
         return (*shared, (next(self._outputs), prompt + output))

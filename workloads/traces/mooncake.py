@@ -32,7 +32,7 @@ _NEEDED = frozenset({"input_length", "output_length"})
 _OWN = _NEEDED | {"timestamp", "hash_ids", "session_id", "delay"}
 _UNUSED = frozenset(
     "request_id priority strict_priority policy_class routing_constraints output_token_ids "
-    "type extra".split()
+    "type extra context_mode message_mode id model user user_id turn round".split()
 )
 _CHECKED_IDS = 10**6
 _MILLISECOND = 1e-3
@@ -175,6 +175,8 @@ class _Rows:
                 path = (*path[:-1], (path[-1][0], prompt + output))
             return Request(0, 0.0, prompt, output, path)
         if "hash_ids" not in row:
+            if self._trace.prefix_identity == "exact":
+                raise lines.error("expected hash_ids, as the first row has them")
             return Request(0, 0.0, prompt, output)
         blocks = self._blocks(row["hash_ids"], prompt)
         _check_chain(lines, row["hash_ids"], self._parents)

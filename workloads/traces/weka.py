@@ -38,7 +38,9 @@ class Weka(Undated[Documents]):
     project's own replay cuts them.
 
     Ids are those of one conversation (``hash_id_scope`` ``local``) or of all (``global``); they
-    are taken to stand for their block alone. Outputs have no ids and are nobody else's.
+    are taken to stand for their block alone. Tokens beyond the full blocks that have ids, and
+    outputs, are nobody else's. Requests of a conversation that overlapped in the recording are
+    sent one after the other.
     """
 
     name = "weka"
@@ -144,7 +146,8 @@ class _Conversation:
         source = self._source
         source.needs(entry, "in", "out")
         prompt, output = source.whole(entry, "in", 0), source.whole(entry, "out", 0)
-        path = self._paths.path(source, entry.get("hash_ids", []), prompt, output)
+        ids = entry.get("hash_ids", [])
+        path = self._paths.path(source, ids, prompt, output, full_only=True)
         pause = _seconds(entry, "think_time") if entry.get("think_time") is not None else gap
         pause = min(max(0.0, pause), self._longest_pause) if waits or self._session else 0.0
         request = Request(
