@@ -23,6 +23,9 @@ def calibrate(
         ["f16"], help="Type of cached K and V to measure; may be repeated."
     ),
     quick: bool = typer.Option(False, "--quick", help="Fewer and smaller points: a minute."),
+    plot: Path | None = typer.Option(
+        None, help="Draw predicted over measured times into this file (.png or .svg)."
+    ),
 ) -> None:
     """Measure copies, attention and matrix products here, fit them, and say how well that went.
 
@@ -41,8 +44,11 @@ def calibrate(
 
     from backends.calibrate.run import Request
     from backends.calibrate.run import calibrate as measure
+    from reports.calibration import ensure_plot_fits, write_plot
     from sim.model_files import model_of
 
+    if plot is not None:
+        ensure_plot_fits(plot)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     request = Request(model_of(model), backend, tuple(dict.fromkeys(kv_type)), quick, now)
     columns = (
@@ -64,25 +70,20 @@ def calibrate(
             ),
         )
     _print_errors(data, out)
+    if plot is not None:
+        write_plot(data, plot)
 
 
 def _print_errors(data: dict[str, Any], out: Path) -> None:
     """Errors of the points that were held out, by kernel."""
     from rich.console import Console
-    from rich.table import Table
+
+    from reports.calibration import error_table
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
     console.print(f"{data['device']}, {data['model']}: {len(data['points'])} points", markup=False)
     console.print("Prediction of points that were not fitted, off by (relative):")
-    table = Table("kernel", box=None, pad_edge=False)
-    for title in ("points", "median", "p95", "worst"):
-        table.add_column(title, justify="right")
-    for kernel, error in data["errors"].items():
-        sizes = [
-            f"{error[name]:.1%}" if name in error else "" for name in ("median", "p95", "worst")
-        ]
-        table.add_row(kernel, str(error["points"]), *sizes)
-    console.print(table)
+    console.print(error_table(data))
     console.print(f"Use it with --time-model calibration:{out}", soft_wrap=True, markup=False)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pathlib import Path
-
 import typer
-
-PLAIN_WIDTH = 120
 
 if TYPE_CHECKING:
     from workloads.spec import Description
 
+PLAIN_WIDTH = 120
 CHECKED_MODELS = ("llama-3.1-8b", "gemma-3-1b", "mamba-2.8b", "lfm2-1.2b")
 """Full attention, windows beside it, states alone, states beside attention."""
 

@@ -67,27 +67,21 @@ class AttentionTables(Roofline):
     @classmethod
     def of(cls, budget: Budget, hardware: HardwareSheet, path: str) -> Self:
         """From the table of decodes at ``path`` and that of prefills beside it."""
-        if DECODE not in Path(path).name:
-            raise InputError(f"attention-tables:{path}: expected the path of a *{DECODE}.parquet")
-        decode = _frame(Path(path))
-        prefill = _frame(Path(path).with_name(Path(path).name.replace(DECODE, PREFILL)))
-        shapes = [_shape_of(group, budget) for group in budget.model.groups()]
-        return cls(budget, hardware, [_measured(decode, prefill, shape, path) for shape in shapes])
+        shapes = [shape_of(group, budget) for group in budget.model.groups()]
+        return cls(budget, hardware, measured(path, shapes))
 
     def seconds(self, work: Work) -> Seconds:
         """Overhead, linear layers, attention of every group, copies; in this order."""
         total: Any = work.passes * self.overhead + self._linear(work)
-        for group, measured in zip(self.groups, self._measured, strict=True):
-            total = total + group.layers * 1e-3 * _milliseconds(measured, work)
+        for group, found in zip(self.groups, self._measured, strict=True):
+            total = total + group.layers * 1e-3 * _milliseconds(found, work)
         total = total + 2 * (work.copy_bytes + work.shift_bytes) / self.copy_bandwidth
         return total if work.steps > 1 else float(np.atleast_1d(total)[0])
 
     @property
     def outside(self) -> list[str]:
         """A line for everything that was asked outside the measured range so far."""
-        grids = (
-            grid for measured in self._measured for grid in (measured.decode, measured.prefill)
-        )
+        grids = (grid for found in self._measured for grid in (found.decode, found.prefill))
         return list(dict.fromkeys(line for grid in grids for line in grid.outside))
 
 
@@ -106,7 +100,19 @@ def _milliseconds(measured: Measured, work: Work) -> Any:
     return total
 
 
-def _shape_of(group: LayerGroup, budget: Budget) -> Shape:
+def measured(path: str, shapes: list[Shape]) -> list[Measured]:
+    """What the table of decodes at ``path``, and that of prefills beside it, say of ``shapes``.
+
+    Raises `InputError` where they cannot be read or have no rows of a shape.
+    """
+    if DECODE not in Path(path).name:
+        raise InputError(f"attention-tables:{path}: expected the path of a *{DECODE}.parquet")
+    decode = _frame(Path(path))
+    prefill = _frame(Path(path).with_name(Path(path).name.replace(DECODE, PREFILL)))
+    return [_measured(decode, prefill, shape, path) for shape in shapes]
+
+
+def shape_of(group: LayerGroup, budget: Budget) -> Shape:
     """The shape of a group; `InputError` where the tables can have none of the kind."""
     model: ModelSpec = budget.model
     attention = model.layers[group.layer_ids[0]].attention

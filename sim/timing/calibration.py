@@ -1,4 +1,7 @@
-"""`calibration:FILE`: step times from what `kvlab calibrate` measured on a device."""
+"""`calibration:FILE`: step times from what `kvlab calibrate` measured on a device.
+
+``FILE`` may also be the name of a shipped calibration (`sim.timing.calibrations`).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from sim.reads import cells_read, pairs_before
 from sim.step import Count, Reads, Work
 from sim.timing import terms
 from sim.timing.base import Seconds, TimeModel
+from sim.timing.calibrations import calibration_path
 from sim.timing.fitted import Fitted
 from workloads.errors import InputError
 
@@ -61,7 +65,7 @@ class Calibration(TimeModel):
         """From a calibration file of the budget's model and types."""
         if not path:
             raise InputError("calibration: expected calibration:FILE, a file of `kvlab calibrate`")
-        data = read(Path(path))
+        data = read(calibration_path(path))
         if data["model"] != budget.model.name:
             raise InputError(
                 f"{path}: model: measured for {data['model']!r}, expected {budget.model.name!r}"
@@ -169,7 +173,10 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: is not JSON: {error}") from error
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise InputError(f"{path}: schema: expected {SCHEMA}, a file of `kvlab calibrate`")
-    wanted = ("model", "kv_types", "matrices", "element_bytes", "models")
+    wanted = (
+        *("model", "kv_types", "matrices", "element_bytes", "models"),
+        *("device", "date", "errors", "points"),
+    )
     missing = [name for name in wanted if name not in data]
     if missing:
         raise InputError(f"{path}: {missing[0]}: missing; expected a file of `kvlab calibrate`")
