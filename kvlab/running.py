@@ -49,7 +49,7 @@ def run(
         policy, tiers = policy_of(config.policy, budget, _policy_options(config)), None
         if not config.tiers.are_none:
             policy, tiers = config.tiers.below(policy, env, hardware_of(config.hardware))
-        scheduler = scheduler_of(config.scheduler, policy, config.scheduler_options)
+        scheduler = scheduler_of(config.scheduler, policy, _scheduler_options(config))
         return Parts(policy, scheduler, time_model, tiers)
 
     finished = ClusterSimulation(
@@ -91,6 +91,17 @@ def _policy_options(config: RunConfig) -> dict[str, Any]:
     known = {field.name for field in fields(POLICIES.load(config.policy).Options)}
     common = {"block_size": config.block_size} if "block_size" in known else {}
     return common | config.policy_options
+
+
+def _scheduler_options(config: RunConfig) -> dict[str, Any]:
+    """The scheduler's own options; TTFT objectives go to a scheduler that looks at them."""
+    from dataclasses import fields
+
+    from sim.plugins import SCHEDULERS
+
+    known = {field.name for field in fields(SCHEDULERS.load(config.scheduler).Options)}
+    ttft_s = {name: each.ttft_s for name, each in config.objectives().items()}
+    return ({"ttft_s": ttft_s} if "ttft_s" in known else {}) | config.scheduler_options
 
 
 def _caches_of(recorder: Recorder) -> list[dict[str, Any]]:
