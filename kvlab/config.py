@@ -8,6 +8,7 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
 from kvlab.cluster_settings import ClusterSetting
+from kvlab.tier_settings import TierSetting
 from sim.budget import Budget
 from sim.hardware import hardware_of
 from sim.metrics import Objectives
@@ -41,7 +42,7 @@ class Setting(BaseModel):
     beside the weights. max_model_len: longest sequence; by default the model's longest context.
     tensor_parallel: devices that divide the model; hardware and memory are those of each of them.
     cluster: several engines, each with that hardware and memory, and the router before them.
-    slo: objectives by service class.
+    tiers: host memory and disk below the device's prefix cache. slo: objectives by service class.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,7 @@ class Setting(BaseModel):
     hardware: str = "h100"
     tensor_parallel: Count = 1
     cluster: ClusterSetting = ClusterSetting()
+    tiers: TierSetting = TierSetting()
     kv_memory: Annotated[ByteSize, Field(ge=1, le=1 << 60)] | None = None
     kv_tokens: Count | None = None
     kv_type: str = "f16"

@@ -66,6 +66,10 @@ def compare(
     link_bandwidth: str | None = typer.Option(
         None, help="Bytes a second from prefill to decode replicas, for example 50GB."
     ),
+    host_cache: str | None = typer.Option(
+        None, help="Host memory of each engine for K/V of prompts, for example 100GiB."
+    ),
+    disk_cache: str | None = typer.Option(None, help="Disk of each engine, likewise."),
     max_seqs: int | None = typer.Option(None, help="Sequences that may run at once."),
     max_batched_tokens: int | None = typer.Option(None, help="Tokens of one step."),
     max_model_len: int | None = typer.Option(None, help="Longest sequence in tokens."),
@@ -112,6 +116,8 @@ def compare(
         "router": router,
         "link_bandwidth": link_bandwidth,
     }
+    tiers = {"host": host_cache, "disk": disk_cache}
+    _merge(given, "tiers", {k: v for k, v in tiers.items() if v is not None})
     _merge(given, "cluster", {k: v for k, v in cluster.items() if v is not None})
     _merge(
         given.setdefault("cluster", {}), "router_options", pairs(router_option, "--router-option")
@@ -157,6 +163,7 @@ def _print_json(runs: dict[str, RunResult]) -> None:
 def _print_table(runs: dict[str, RunResult], out: Path | None) -> None:
     from rich.console import Console
 
+    from reports.cluster import cluster_lines
     from reports.table import terminal
     from reports.verdict import verdict_of
 
@@ -166,6 +173,8 @@ def _print_table(runs: dict[str, RunResult], out: Path | None) -> None:
     summaries = {name: run.summary for name, run in runs.items()}
     console.print(terminal(summaries))
     for line in verdict_of(summaries).lines:
+        console.print(line)
+    for line in cluster_lines(summaries):
         console.print(line)
     shared = next(iter(summaries.values()))["prefix_identity"]
     console.print(f"Shared prefixes known to the workload: {shared}")

@@ -10,6 +10,7 @@ import numpy as np
 import simpy
 from numpy.typing import NDArray
 
+from sim.clock import to_ticks
 from sim.cluster.cluster import Cluster, Completed, Pool
 from sim.cluster.disaggregated import Disaggregated
 from sim.cluster.router import router_of
@@ -81,6 +82,7 @@ class ClusterSimulation(Driver):
         plan: Plan,
         *,
         with_maps: bool = False,
+        window: tuple[float, float] | None = None,
         exact_steps: bool = False,
         progress: Callable[[int], None] | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class ClusterSimulation(Driver):
         self._make = make
         self._turns: list[Turn] = []
         self._with_maps = with_maps
+        self._window = window
         self._exact_steps = exact_steps
         self._cluster = self._built()
 
@@ -132,6 +135,9 @@ class ClusterSimulation(Driver):
     def _engine(self, done: Completed) -> Engine:
         policy, scheduler, time_model, tiers = self._make(self.env)
         recorder = Recorder(policy, self._with_maps)
+        if self._window is not None:
+            start, end = self._window
+            recorder.samples.only_between(to_ticks(start), to_ticks(end))
         engine = Engine(
             *(self.env, policy, scheduler, time_model, recorder, done, self._exact_steps),
             peers=self._turns,

@@ -272,7 +272,7 @@ def made_up(given: list[tuple[int, int, int]], following: int, spacing: float) -
     return Listed(requests, min(following, len(requests) - 1))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(SOME, st.integers(0, 6))
 def test_one_replica_is_no_cluster(budget_of, given, following) -> None:
     work, budget = made_up(given, following, 0.003), budget_of(tokens=256)
@@ -295,7 +295,7 @@ PLANS = [
 
 @pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.router}-{plan.prefill}")
 @pytest.mark.parametrize("model", [CrookedTime(), EvenTime()], ids=["crooked", "even"])
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(given=SOME, following=st.integers(0, 6))
 def test_runs_of_steps_give_the_same_bits_as_single_steps(
     budget_of, plan, model, given, following

@@ -173,7 +173,7 @@ def test_what_cannot_have_tiers(budget_of) -> None:
         simulate([], windowed, [tier(windowed, "host", 9, 1)])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(1, 60), st.integers(1, 30)),

@@ -1,0 +1,123 @@
+"""Clusters, tiers, tensor parallelism and GGUF files from the command line."""
+
+import json
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from kvlab import cli
+from kvlab.config import RunConfig
+from kvlab.running import run
+from reports.results import RunResult
+
+COMMON = [
+    "compare",
+    "--workload",
+    "chat",
+    "--requests",
+    "30",
+    "--rate",
+    "20",
+    "--policies",
+    "paged",
+]
+
+
+def main(arguments: list[str]) -> int:
+    """The exit code of the command in this process: a new one would take a second to start."""
+    with patch("sys.argv", ["kvlab", *arguments]):
+        try:
+            cli.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+    return 0
+
+
+def summary(capsys: pytest.CaptureFixture[str], *options: str) -> dict:
+    assert main([*COMMON, *options, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)["paged"]
+
+
+SETTING = {"workload": "chat", "requests": 30, "rate": 20, "policy": "paged"}
+
+
+def test_two_replicas(tmp_path: Path) -> None:
+    alone = run(RunConfig.of(SETTING))
+    assert "cluster" not in alone.summary
+    assert "replica" not in alone.requests
+    cluster = {"replicas": 2, "router": "session-sticky"}
+    run(RunConfig.of(SETTING | {"cluster": cluster})).save(tmp_path / "both")
+    both = RunResult.load(tmp_path / "both")
+    assert both.summary["output_tokens"] == alone.summary["output_tokens"]
+    assert sum(each["requests"] for each in both.summary["cluster"]["replicas"]) == 30
+    assert 1 <= both.summary["cluster"]["imbalance"]["serving"] <= 2
+    assert set(both.requests["replica"]) == {0, 1}
+    # All turns of a conversation are where the first was.
+    assert (both.requests.groupby("conversation")["replica"].nunique() == 1).all()
+    assert [cache["name"] for cache in both.summary["caches"]] == [
+        *("replica 0: block pool", "replica 1: block pool")
+    ]
+    # What is stored is enough to repeat the run.
+    again = RunConfig.of(both.config)
+    assert again.cluster.plan(0).router == "session-sticky"
+
+
+def test_one_replica_changes_nothing(tmp_path: Path) -> None:
+    run(RunConfig.of(SETTING)).save(tmp_path / "a")
+    run(RunConfig.of(SETTING | {"cluster": {"router": "least-loaded"}})).save(tmp_path / "b")
+    for file in ("requests.parquet", "timeline.parquet", "summary.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_disaggregated_with_tiers(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--prefill-replicas", "2", "--decode-replicas", "1", "--link-bandwidth", "25GB"]
+    assert main([*COMMON, *options, "--host-cache", "4GiB", "--kv-tokens", "8000"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "paged: prefill replicas were busy" in printed
+    assert "paged: the link carried" in printed
+    assert "paged: prompt tokens found on device" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--prefill-replicas", "1"], "prefill_replicas and decode_replicas go together"),
+        (["--replicas", "2", "--decode-replicas", "2"], "go together"),
+        (["--replicas", "2", "--router", "robin"], "unknown router 'robin'; did you mean"),
+        (["--replicas", "2", "--router-option", "by=x"], "round-robin has no option 'by'"),
+        (["--replicas", "0"], "cluster.replicas: input should be greater than or equal to 1"),
+        (["--host-cache", "lots"], "tiers.host: "),
+        (["--host-cache", "1KiB"], "the host tier of 1024 bytes holds no chunk"),
+        (["--host-cache", "1GiB", "--model", "gemma-3-1b"], "layers that are not cached in full"),
+        (["--tensor-parallel", "3"], "attention heads (32) must be a multiple"),
+        (["--tensor-parallel", "2", "--hardware", "cpu-16"], "states no interconnect_bandwidth"),
+    ],
+)
+def test_what_is_refused(
+    capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main([*COMMON, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_tensor_parallel_is_faster_and_has_more_room(capsys: pytest.CaptureFixture[str]) -> None:
+    one, four = summary(capsys), summary(capsys, "--tensor-parallel", "4")
+    assert four["tpot_s"]["mean"] < one["tpot_s"]["mean"]
+    # Of each device: less weights, so more K/V; of a token a quarter of the bytes.
+    assert four["kv_bytes"] > one["kv_bytes"]
+    assert four["caches"][0]["cell_bytes"] * 4 == one["caches"][0]["cell_bytes"]
+
+
+def test_gguf_files_are_models(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    from backends.recorder.tiny_models import write_model
+
+    path = tmp_path / "tiny.model"
+    write_model("llama", path, seed=1)
+    assert main(["memory", "--model", str(path), "--context", "512", "--json"]) == 0
+    # Two layers, K and V of 128 elements in two bytes each.
+    assert json.loads(capsys.readouterr().out)["bytes"] == 512 * 2 * 2 * 128 * 2
+    assert summary(capsys, "--model", str(path))["requests_completed"] == 30
