@@ -11,6 +11,7 @@ from sim.hardware import hardware_of
 from sim.metrics import request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of, time_model_of
 from sim.recorder import Recorder
+from sim.schedulers.base import Scheduler
 from workloads.spec import workload_of
 
 if TYPE_CHECKING:
@@ -45,11 +46,14 @@ def run(
     )
     time_model = time_model_of(config.time_model, budget, config.hardware)
 
+    schedulers: list[Scheduler] = []
+
     def parts(env: simpy.Environment) -> Parts:
         policy, tiers = policy_of(config.policy, budget, _policy_options(config)), None
         if not config.tiers.are_none:
             policy, tiers = config.tiers.below(policy, env, hardware_of(config.hardware))
         scheduler = scheduler_of(config.scheduler, policy, _scheduler_options(config))
+        schedulers.append(scheduler)
         return Parts(policy, scheduler, time_model, tiers)
 
     finished = ClusterSimulation(
@@ -64,6 +68,9 @@ def run(
     recorder = finished.recorder
     columns = request_columns(recorder)
     summary = summary_of(recorder, columns, config.objectives())
+    summary |= {
+        name: sum(each.counts[name] for each in schedulers) for name in schedulers[0].counts
+    }
     summary |= {
         "policy": config.policy,
         "prefix_identity": workload.prefix_identity,
