@@ -73,5 +73,5 @@ def _prefix(summary: dict[str, Any]) -> Iterator[str]:
     )
     sizes = summary["reuse"]["lru_tokens_for_share_of_ideal"]
     if sizes is not None:
-        parts = ", ".join(f"{share} of it with {size:,}" for share, size in sizes.items())
-        yield f"LRU cache (tokens): {parts}"
+        parts = ", ".join(f"{share} with {size:,} tokens" for share, size in sizes.items())
+        yield f"Of these hits an LRU cache has {parts}"
