@@ -112,8 +112,9 @@ class Cells:
 
     def refresh(self) -> Spans:
         """The spans of all sequences, none of them stale."""
-        for seq in tuple(self.spans.stale):
-            self.spans.take_from(seq, self.pos[self.holding(seq)])
+        if self.spans.stale:
+            for seq in tuple(self.spans.stale):
+                self.spans.take_from(seq, self.pos[self.holding(seq)])
         return self.spans
 
     def fresh(self, seq: int) -> Spans:

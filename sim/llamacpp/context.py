@@ -84,7 +84,7 @@ class Context:
         known = len(set(seqs)) == len(seqs) and all(0 <= s < self.sizes.n_seq_max for s in seqs)
         if not seqs or not fits or not known or self.has_pending():
             return {}
-        firsts = [self.memory.seq_pos_max(seq) + 1 for seq in seqs]
+        firsts = self.memory.next_positions(seqs)
         plan = self.memory.plan_decode_run(seqs, firsts, n)
         return plan if min(run.steps for run in plan.values()) else {}
 

@@ -29,12 +29,14 @@ Table = NDArray[np.intp]
 class DecodeRun:
     """A plan: step j writes position ``firsts[b] + j`` of sequence ``seqs[b]`` to ``cells[j, b]``.
 
-    lost: int16, whose cell that was (`EMPTY` if nobody's), shape as ``cells``.
+    lost: whose cell that was (`EMPTY` if nobody's), shape as ``cells``; None where all were empty.
     """
 
     __slots__ = ("cells", "firsts", "lost", "seqs")
 
-    def __init__(self, seqs: list[int], firsts: list[int], cells: Table, lost: Table) -> None:
+    def __init__(
+        self, seqs: list[int], firsts: list[int], cells: Table, lost: Table | None = None
+    ) -> None:
         self.seqs = seqs
         self.firsts = firsts
         self.cells = cells
@@ -53,13 +55,14 @@ def plan_decode_run(cache: KVCache, seqs: list[int], firsts: list[int], n: int) 
     does not follow what it has here, or where B > 1 tokens need consecutive cells. Nothing changes.
     """
     width = len(seqs)
-    none = np.empty((0, width), np.intp)
+    nothing = DecodeRun(seqs, firsts, np.empty((0, width), np.intp))
     if n <= 0 or width == 0 or (cache.slots == "contiguous" and width > 1 and cache.n_stream == 1):
-        return DecodeRun(seqs, firsts, none, none)
-    for seq, first in zip(seqs, firsts, strict=True):
-        last = cache.streams[cache.stream_of(seq)].pos_max(seq)
-        if last not in (-1, first - 1):
-            return DecodeRun(seqs, firsts, none, none)
+        return nothing
+    if any(
+        following not in (0, first)
+        for following, first in zip(cache.next_positions(seqs), firsts, strict=True)
+    ):
+        return nothing
     if cache.n_stream == 1:
         cells, lost = _plan_stream(cache, 0, seqs, firsts, n)
     else:
@@ -69,18 +72,18 @@ def plan_decode_run(cache: KVCache, seqs: list[int], firsts: list[int], n: int) 
         ]
         steps = min(len(taken) for taken, _ in lanes)
         cells = np.concatenate([taken[:steps] for taken, _ in lanes], axis=1)
-        lost = np.concatenate([whose[:steps] for _, whose in lanes], axis=1)
+        whose = [each[:steps] for _, each in lanes if each is not None]
+        lost = np.concatenate(whose, axis=1) if whose else None
     return DecodeRun(seqs, firsts, cells, lost)
 
 
 def _plan_stream(
     cache: KVCache, stream: int, seqs: list[int], firsts: list[int], n: int
-) -> tuple[Table, Table]:
+) -> tuple[Table, Table | None]:
     cells, head = cache.streams[stream], cache.heads[stream]
     if cache.window.bounded:
         return WindowedRun(cells, cache.window, head, seqs, firsts).plan(n)
-    taken = _free_in_order(cells, head, len(seqs), n)
-    return taken, np.full(taken.shape, EMPTY, np.intp)
+    return _free_in_order(cells, head, len(seqs), n), None
 
 
 def _free_in_order(cells: Cells, head: int, width: int, n: int) -> Table:
@@ -88,20 +91,37 @@ def _free_in_order(cells: Cells, head: int, width: int, n: int) -> Table:
     steps = min(n, (cells.size - cells.used) // width)
     need = steps * width
     start = start_of_search(0 if head >= cells.size else head, cells.used, width)
-    free = np.flatnonzero(cells.owner == EMPTY)
+    if not need:
+        return np.empty((0, width), np.intp)
+    # Mostly all of them lie in the part that the fill makes likely.
+    likely = need * cells.size // (cells.size - cells.used) + need // 2 + 256
+    order = (cells.owner[start : start + likely] == EMPTY).nonzero()[0][:need]
+    order += start
+    if order.size == need and not (start and _goes_back(order, cells.used, width).size):
+        return order.reshape(steps, width)
+    free = (cells.owner == EMPTY).nonzero()[0]
     split = int(np.searchsorted(free, start))
     ahead, before = free[split:], free[:split]
     order = np.concatenate((ahead, before)) if split else free
     if start:
-        # After step j the head is one past its last cell; it goes back once that is far more than
-        # the cells then used. Only cells ahead of the start can lie that far.
-        done = np.arange(1, steps)
-        heads = order[done * width - 1] + 1
-        back = np.flatnonzero(heads > cells.used + (done + 2) * width)
+        # Only cells ahead of the start can lie that far.
+        back = _goes_back(order[:need], cells.used, width)
         if back.size:
-            kept = int(done[back[0]]) * width
+            kept = int(back[0]) * width
             order = np.concatenate((ahead[:kept], before, ahead[kept:]))
     return order[:need].reshape(steps, width)
+
+
+def _goes_back(order: Table, used: int, width: int) -> Table:
+    """After which steps the head, one past the step's last cell, goes back to 0.
+
+    That is where it lies far beyond the cells then used; after the last step it does not matter.
+    """
+    if order[-1] < used + 3 * width and order[0] <= order[-1]:
+        return order[:0]
+    heads = order[width - 1 : -1 : width] + 1
+    done = np.arange(1, heads.size + 1)
+    return done[heads > used + (done + 2) * width]
 
 
 def apply_decode_run(cache: KVCache, plan: DecodeRun, steps: int) -> None:
@@ -111,36 +131,41 @@ def apply_decode_run(cache: KVCache, plan: DecodeRun, steps: int) -> None:
     if not 0 < steps <= plan.steps:
         raise ValueError(f"a plan of {plan.steps} steps cannot be carried out for {steps}")
     seqs, firsts = np.array(plan.seqs), np.array(plan.firsts)
-    lost = plan.lost[:steps]
+    lost = None if plan.lost is None else plan.lost[:steps]
     if cache.n_stream == 1:
         _write(cache.streams[0], seqs, firsts, plan.cells[:steps], lost)
         cache.heads[0] = int(plan.cells[steps - 1, -1]) + 1
         return
     for b, seq in enumerate(plan.seqs):
         lane = slice(b, b + 1)
-        _write(
-            cache.streams[seq], seqs[lane], firsts[lane], plan.cells[:steps, lane], lost[:, lane]
-        )
+        whose = None if lost is None else lost[:, lane]
+        _write(cache.streams[seq], seqs[lane], firsts[lane], plan.cells[:steps, lane], whose)
         cache.heads[seq] = int(plan.cells[steps - 1, b]) + 1
 
 
-def _write(cells: Cells, seqs: Table, firsts: Table, taken: Table, lost: Table) -> None:
+def _write(cells: Cells, seqs: Table, firsts: Table, taken: Table, lost: Table | None) -> None:
     """Write tokens to cells, a later step over an earlier one; counters move by closed form."""
-    steps = len(taken)
+    steps, width = taken.shape
     pos = firsts + np.arange(steps)[:, None]
-    owner = np.broadcast_to(seqs, taken.shape)
-    fresh = int((lost == EMPTY).sum())
+    owner = np.empty((steps, width), np.int16)
+    owner[:] = seqs
     # With repeated indices NumPy keeps the last value assigned, which is the last step's.
-    cells.place(taken.ravel(), pos.ravel().astype(np.int32), owner.ravel().astype(np.int16))
-    cells.used += fresh - taken.size
+    cells.place(taken.ravel(), pos.ravel(), owner.ravel())
     spans = cells.spans
-    new = spans.count[seqs] == 0
-    spans.lo[seqs[new]] = firsts[new]
-    spans.hi[seqs] = firsts + steps - 1
-    spans.count[seqs] += steps
-    if fresh < taken.size:
-        gone = np.bincount(lost[lost != EMPTY], minlength=MAX_SEQ)
+    held = spans.count[seqs]
+    if not held.all():
+        new = held == 0
+        spans.lo[seqs[new]] = firsts[new]
+    spans.hi[seqs] = pos[-1]
+    spans.count[seqs] = held + steps
+    if lost is None:
+        return
+    gone = np.bincount(lost.ravel() + 1, minlength=MAX_SEQ + 1)
+    overwritten = taken.size - int(gone[EMPTY + 1])
+    if overwritten:
+        cells.used -= overwritten
+        gone = gone[1:]
         spans.count -= gone
         spans.lo += gone
-        empty = np.flatnonzero((gone > 0) & (spans.count == 0))
+        empty = ((gone > 0) & (spans.count == 0)).nonzero()[0]
         spans.lo[empty] = spans.hi[empty] = -1

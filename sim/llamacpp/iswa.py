@@ -132,6 +132,10 @@ class ISWACache(Memory):
 
     # ---- state
 
+    def next_positions(self, seqs: list[int]) -> list[int]:
+        """As the window cache has them."""
+        return self.swa.next_positions(seqs)
+
     def save(self, seq: int | None, partial: bool) -> list[CacheState]:
         """Base (not if partial), then the window cache."""
         base = [] if partial else self.base.save(seq, partial)

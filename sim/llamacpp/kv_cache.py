@@ -115,6 +115,13 @@ class KVCache(Streams, Memory):
         for cells in self.streams:
             check_cells(cells)
 
+    def next_positions(self, seqs: list[int]) -> list[int]:
+        """See `Memory.next_positions`; ids that this cache cannot know are not looked for."""
+        if self.n_stream > 1:
+            return super().next_positions(seqs)
+        following: list[int] = (self.streams[0].refresh().hi[seqs] + 1).tolist()
+        return following
+
     # ---- pending work
 
     def has_pending(self) -> bool:

@@ -125,6 +125,10 @@ class Memory(ABC):
     def seq_pos_max(self, seq: int) -> int:
         """Highest position of ``seq``, -1 if none."""
 
+    def next_positions(self, seqs: list[int]) -> list[int]:
+        """For each of ``seqs``, one more than its highest position."""
+        return [self.seq_pos_max(seq) + 1 for seq in seqs]
+
     @abstractmethod
     def save(self, seq: int | None, partial: bool) -> list[CacheState]:
         """The saved state of one sequence (None: of all), cache by cache in the engine's order.

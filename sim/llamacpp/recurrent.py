@@ -151,7 +151,7 @@ class RecurrentCache(Memory):
         groups = split_singles(seqs, self.sequential)
         settled = all(self.cells.is_settled(group) for group in groups)
         no_cells = np.empty((n if settled else 0, 0), np.intp)
-        return {self.name: DecodeRun(seqs, firsts, no_cells, no_cells)}
+        return {self.name: DecodeRun(seqs, firsts, no_cells)}
 
     def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
         """Carry out ``steps`` steps: only positions and the head change."""

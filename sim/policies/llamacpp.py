@@ -23,6 +23,7 @@ from sim.llamacpp.context import Context
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.memory import Placed
+from sim.llamacpp.search import largest_free_run
 from sim.llamacpp.sizes import MAX_SEQ, ContextParams
 from sim.llamacpp.state import SavedState
 from sim.llamacpp.ubatch import split_singles
@@ -323,7 +324,7 @@ class LlamaPolicy(LlamaOperations, Policy):
     def largest_free_run(self, cache: int = 0) -> int:
         """Cells of the longest row of empty cells in one stream."""
         if cache < len(self.caches):
-            return self.caches[cache].usage().largest_free_run
+            return max(largest_free_run(stream) for stream in self.caches[cache].streams)
         assert self.states is not None
         return self.states.usage().largest_free_run
 
@@ -355,7 +356,8 @@ class LlamaPolicy(LlamaOperations, Policy):
             return names[self.states.cells.owner_of_each()]
         which = self.caches[cache]
         owners: Cells = names[np.concatenate([stream.owner for stream in which.streams])]
-        owners[np.concatenate([dead_cells(which, stream) for stream in which.streams])] = -3
+        if which.window.bounded:
+            owners[np.concatenate([dead_cells(which, stream) for stream in which.streams])] = -3
         return owners
 
     def check_integrity(self) -> None:

@@ -11,7 +11,7 @@ from sim.errors import IntegrityError
 from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.decode_run import DecodeRun as CellRun
 from sim.llamacpp.kv_cache import KVCache
-from sim.llamacpp.sizes import CELL_PAD
+from sim.llamacpp.sizes import CELL_PAD, padded
 from sim.policies.base import DecodeRun, Usage
 from sim.policies.llamacpp_usage import Ints, seen_by_next
 from sim.step import Count, Reads
@@ -66,7 +66,10 @@ def n_kv_of_run(cache: KVCache, run: CellRun, steps: int, ubatches: list[list[in
     """
     taken = run.cells[:steps]
     if cache.n_stream == 1:
-        top = np.maximum(np.maximum.accumulate(taken.max(axis=1)) + 1, cache.streams[0].used_max_p1)
+        now = max(1, cache.streams[0].used_max_p1)
+        if taken.max() < padded(now):
+            return [min(cache.size, padded(now))]
+        top = np.maximum(np.maximum.accumulate(taken.max(axis=1)) + 1, now)
         return [_padded(top, cache.size)]
     before = np.array([cache.streams[seq].used_max_p1 for seq in run.seqs])
     tops = np.maximum(np.maximum.accumulate(taken, axis=0) + 1, before)
@@ -83,7 +86,12 @@ def _padded(top: Ints, size: int) -> Ints:
 
 def usage_of_run(now: Usage, cache: KVCache, run: CellRun, steps: int) -> Usage:
     """How the cache is used during each step of the run, given how it is used now."""
-    fresh: Ints = np.cumsum((run.lost[:steps] == EMPTY).sum(axis=1), dtype=np.int64)
+    fresh: Ints
+    if run.lost is None:
+        width = len(run.seqs)
+        fresh = np.arange(width, width * steps + 1, width)
+    else:
+        fresh = np.cumsum((run.lost[:steps] == EMPTY).sum(axis=1), dtype=np.int64)
     live = now.live + (_live_growth(cache, run, steps) if cache.window.bounded else fresh)
     if cache.n_stream > 1:
         # Every stream belongs to its sequence alone: what is live is taken from its own cells.
