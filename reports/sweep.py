@@ -39,10 +39,10 @@ class Sweep:
     """A sweep's directory and its index.
 
     index: ``format``, ``kvlab`` (version), ``title``, ``question``, ``notes``, ``setting`` (fields
-    that all points share), ``axes`` (list of {name, labels, numbers}; ``numbers`` is None unless
-    every label is one), ``compared`` (an axis), ``seeds``, ``metrics``, ``plots`` (as in the study
-    file), ``points`` (list of {id, labels, seed}), ``capacity`` (None or its fields), ``searches``
-    (list of {id, labels, seed}).
+    that all points share, where they are stated or always matter), ``axes`` (list of {name,
+    labels, numbers}; ``numbers`` is None unless every label is one), ``compared`` (an axis),
+    ``seeds``, ``metrics``, ``plots`` (as in the study file), ``points`` (list of {id, labels,
+    seed}), ``capacity`` (None or its fields), ``searches`` (list of {id, labels, seed}).
     """
 
     root: Path

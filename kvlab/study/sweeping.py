@@ -27,6 +27,8 @@ DASK_TIMEOUT_S = 10.0
 """So long may it take to reach a Dask scheduler."""
 OF_THE_MACHINE = (ImportError, OSError, SyntaxError)
 """What says nothing about a point: another worker, or the next try, may well run it."""
+ALWAYS_SAID = frozenset({"model", "hardware", "workload", "scheduler", "time_model", "slo"})
+"""Fields of the setting that a page shows also where the study leaves them as they are."""
 ROUNDS_WITHOUT_PROGRESS = 2
 """So many times in a row may workers die before any of them finishes a point."""
 
@@ -71,6 +73,7 @@ def index_of(study: Study, points: list[Point], searches: list[Search]) -> Index
     """What `reports.sweep.Sweep` says of the study."""
     base = RunConfig(**{"policy": "-", **study.base()}).model_dump(mode="json", exclude_none=True)
     base["slo"] = {name: asdict(each) for name, each in study.objectives().items()}
+    stated = ALWAYS_SAID | study.base().keys()
     axes = study.axes()
     varied = {"policy", "policy_options", "seed"} | {
         field for axis in axes for value in axis.values for field in value.fields
@@ -81,7 +84,7 @@ def index_of(study: Study, points: list[Point], searches: list[Search]) -> Index
         "title": study.title,
         "question": study.question,
         "notes": study.notes,
-        "setting": {name: value for name, value in base.items() if name not in varied},
+        "setting": {key: base[key] for key in base if key in stated and key not in varied},
         "axes": [
             {
                 "name": axis.name,

@@ -69,6 +69,7 @@ class VllmScheduler(Scheduler):
         self.policy = policy
         self.options = self.Options() if options is None else options
         self._by_priority = self.options.policy == "priority"
+        self._preempts_the_last = not self._by_priority
         self._waiting: WaitingQueue = PriorityQueue() if self._by_priority else FcfsQueue()
         self._running: list[Sequence] = []
         self._batch = DecodeBatch(policy, self._running)
@@ -203,7 +204,7 @@ class VllmScheduler(Scheduler):
             if n == 0:
                 continue
             while not self.policy.allocate(seq, n):
-                if self._by_priority:
+                if not self._preempts_the_last:
                     return self._resume_visits(step, seq, chunks)
                 step.refused.append((seq, SLOTS))
                 victim = self._victim()
