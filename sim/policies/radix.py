@@ -15,7 +15,6 @@ import numpy as np
 
 from sim.budget import Budget
 from sim.errors import IntegrityError
-from sim.eviction.cache import evictor_of
 from sim.model import LayerGroup
 from sim.paging.occupancy import final_length
 from sim.paging.reads import reads_of_run, reads_of_step
@@ -23,10 +22,10 @@ from sim.paging.run import due_in
 from sim.paging.spec import GroupSpec, Layout
 from sim.policies.base import Policy, Usage
 from sim.policies.radix_run import RadixRun, pages_begun, surplus_found
-from sim.radix.manager import RadixManager
+from sim.radix.layout import manager_of, pools_of
+from sim.radix.manager import Holding
 from sim.radix.node import Node
-from sim.radix.pool import pool_of
-from sim.radix.tree import RadixTree
+from sim.radix.windows import WindowCounts
 from sim.reads import attended_in_run
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Count, Placement, Reads, Step
@@ -50,7 +49,8 @@ class Radix(Policy):
 
     Prompts enter the tree chunk by chunk as they are computed, outputs when their sequence ends,
     to the token. A sequence locks the path that it runs on; what nobody has locked is free to be
-    had, and is evicted leaf by leaf when slots are missing. All layers are kept in full.
+    had, and is evicted leaf by leaf when slots are missing. Layers with a window have slots of
+    their own, if there are others beside them; all other layers are kept in full.
     """
 
     name = "radix"
@@ -66,6 +66,10 @@ class Radix(Policy):
         reserve_full_isl: bool = option(
             True, "admit a sequence only when there is room for all its tokens, not a first chunk"
         )
+        windowed: bool = option(True, "give layers with a window a pool of their own")
+        swa_full_tokens_ratio: float = option(
+            0.8, "slots of that pool for every slot of the other", low=0.01, high=1
+        )
 
     options: Options
 
@@ -74,18 +78,17 @@ class Radix(Policy):
         if any(group.kind == "recurrent" for group in self.groups):
             raise InputError(f"radix: {budget.model.name} has recurrent layers, which it lacks")
         size = self.period = self.options.page_size
-        self.cell = sum(self.cell_bytes)
-        pages = budget.bytes // (size * self.cell)
-        if not pages:
-            raise InputError(
-                f"{budget.bytes} bytes of K/V memory hold no page of {size} tokens of"
-                f" {budget.model.name} ({self.cell} bytes each)"
-            )
+        given = self.options
+        pools = pools_of(budget, self.groups, size, given.windowed, given.swa_full_tokens_ratio)
+        self.manager = manager_of(pools, size, given.eviction, given.prefix_cache)
+        self._windows = WindowCounts(self.manager, pools.window) if pools.window else None
+        self._cache_of = tuple(int(pools.window > 0 and g.kind == "swa") for g in self.groups)
+        self._cells = tuple(
+            sum(cell for cell, its in zip(self.cell_bytes, self._cache_of, strict=True) if its == i)
+            for i in range(1 + (pools.window > 0))
+        )
         specs = tuple(GroupSpec(g.kind, size, g.window, "", g.layer_ids) for g in self.groups)
-        self.layout = Layout(specs, pages, size * self.cell)
-        pool = pool_of(pages, size)
-        tree = RadixTree(pool, size, evictor_of(self.options.eviction, pages * size))
-        self.manager = RadixManager(pool, tree, self.options.prefix_cache)
+        self.layout = Layout(specs, pools.pages, size * self._cells[0])
         self._seqs: dict[int, Sequence] = {}
         self._root = self.manager.tree.root
         self._found: tuple[Sequence | None, Node] = (None, self._root)
@@ -113,14 +116,20 @@ class Radix(Policy):
         return node
 
     def can_ever_hold(self, seq: Sequence) -> bool:
-        """Whether there is a page for every page of it."""
-        return self.manager.pages_for(final_length(seq)) <= self.manager.pool.size
+        """Whether there is a page for every page of it, and enough for the longest chunk."""
+        pages = self.manager.pages_for(final_length(seq))
+        return pages <= self.manager.pool.size and (
+            self._windows is None or self._windows.can_serve(pages, self._longest_chunk(seq))
+        )
+
+    def _longest_chunk(self, seq: Sequence) -> int:
+        return min(seq.limit, self.budget.max_batched_tokens)
 
     def can_admit(self, seq: Sequence, hit: int) -> bool:
         """The gate: there must be room for all tokens that the sequence has so far."""
         if not self.options.reserve_full_isl:
             return True
-        if self.manager.lacking(self._hit_of(seq, hit), seq.tokens, seq.tokens) <= 0:
+        if self.manager.lacking(self._hit_of(seq, hit), seq.tokens, self._longest_chunk(seq)) <= 0:
             return True
         self._refusal = _Refusal(seq, hit, True)
         return False
@@ -212,17 +221,23 @@ class Radix(Policy):
             return False
         self._seqs[child.id] = child
         source, target, n = copied
-        cells = np.arange(n, dtype=np.int64)
+        offsets = np.arange(n, dtype=np.int64)
         for group, cell_bytes in enumerate(self.cell_bytes if n else ()):
-            self._copies.append(
-                Copy("cow", group, source * size + cells, target * size + cells, n * cell_bytes)
+            src, dst = (
+                page * size + offsets for page in self._pages_in(group, np.array([source, target]))
             )
+            self._copies.append(Copy("cow", group, src, dst, n * cell_bytes))
         return True
 
+    def _pages_in(self, group: int, pages: Cells) -> Cells:
+        """The pages of a layer group's cache that belong to ``pages``; -1 for those it gave up."""
+        if self._windows is None or not self._cache_of[group]:
+            return pages
+        return self._windows.pages_of(pages)
+
     def swap_in(self, seq: Sequence) -> int | None:
-        """Pages of its own for all that comes back, and nothing of it in the tree."""
-        node = self._root
-        if not self.manager.admit(seq.id, seq.path, node, seq.computed, final_length(seq)):
+        """Pages of its own for all that is still seen, and nothing of it in the tree."""
+        if not self.manager.restore(seq.id, seq.path, seq.computed, final_length(seq)):
             self._refusal = _Refusal(seq, 0, True)
             return None
         self._seqs[seq.id] = seq
@@ -230,7 +245,12 @@ class Radix(Policy):
         return self.held_bytes(seq)
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> RadixRun | None:
-        """Closed form: what is taken and evicted follows from the lengths alone."""
+        """Closed form: what is taken and evicted follows from the lengths alone.
+
+        Single steps only where a window has a pool of its own.
+        """
+        if self._windows is not None:
+            return None
         lengths = np.array([seq.computed for seq in seqs], dtype=np.int64)
         begun = pages_begun(lengths, self.period, steps)
         steps = int(np.searchsorted(begun, self.manager.tree.available, side="right"))
@@ -259,7 +279,7 @@ class Radix(Policy):
             finals = np.array([self.manager.holdings[seq.id].final for seq in seqs])
             internal = now.internal + surplus_found(lengths, finals, size, steps)
         reserved: Count = np.asarray(now.capacity - live - free - internal, dtype=np.int64)
-        usage = Usage(now.capacity, live, reserved, internal, free, 0, now.shared, self.cell)
+        usage = Usage(now.capacity, live, reserved, internal, free, 0, now.shared, now.cell_bytes)
         return reads, (usage,)
 
     def _reads_of_run(
@@ -273,32 +293,53 @@ class Radix(Policy):
     # Questions.
 
     def usage(self) -> tuple[Usage, ...]:
-        """One pool. What is cached and not locked is free: it can be had at once."""
+        """One pool, or two. What is cached and not locked is free: it can be had at once."""
         manager, size = self.manager, self.options.page_size
         tree, capacity = manager.tree, manager.pool.size * size
-        free = manager.pool.free * size + tree.evictable
-        live = tree.protected + manager.tokens
-        reserved = capacity - free - live - manager.surplus
-        return (Usage(capacity, live, reserved, manager.surplus, free, 0, tree.shared, self.cell),)
+        free = manager.pool.all_free * size + tree.evictable
+        live, internal = tree.protected + manager.tokens, manager.surplus
+        reserved = capacity - free - live - internal
+        cell, *others = self._cells
+        first = Usage(capacity, live, reserved, internal, free, 0, tree.shared, cell)
+        if self._windows is None:
+            return (first,)
+        return first, self._windows.usage(self._lengths(), reserved, others[0])
+
+    def _lengths(self) -> Iterable[tuple[Holding, int]]:
+        """What every sequence holds, and up to which token."""
+        return (
+            (holding, max(holding.end, self._seqs[owner].computed))
+            for owner, holding in self.manager.holdings.items()
+        )
 
     def holders(self) -> Iterable[int]:
         """Ids of all sequences that hold pages."""
         return self._seqs.keys()
 
+    def cache_of(self, group: int) -> int:
+        """The pool of layers with a window, or that of all others."""
+        return self._cache_of[group]
+
     def cache_name(self, cache: int) -> str:
-        """What the pool is called in pictures."""
-        return "token slots"
+        """What the pools are called in pictures."""
+        if self._windows is None:
+            return "token slots"
+        return "window slots" if cache else "full-attention slots"
 
     def cells_of(self, seq: Sequence, group: int = 0) -> tuple[Cells, Cells]:
-        """All positions, in slots; slots are counted page after page."""
+        """All positions that have slots, and these; slots are counted page after page."""
         holding, size = self.manager.holdings[seq.id], self.options.page_size
-        pages = self.manager.pages_held(holding)
+        pages = self._pages_in(group, self.manager.pages_held(holding))
         positions = np.arange(max(holding.end, seq.computed), dtype=np.int64)
         entry, offset = np.divmod(positions, size)
-        return positions, pages[entry] * size + offset
+        held = pages[entry] >= 0
+        return positions[held], (pages[entry] * size + offset)[held]
 
     def owners(self, cache: int = 0) -> Cells:
         """Live slots by owner; -3 for the rest of a held page, -1 also for what is only cached."""
+        if cache:
+            assert self._windows is not None
+            return self._windows.owners(self.owners(0))
         size = self.options.page_size
         owners = np.full((self.manager.pool.size, size), -1, dtype=np.int64)
         for owner, holding in self.manager.holdings.items():
@@ -317,9 +358,6 @@ class Radix(Policy):
         self.manager.check_integrity()
         if self._seqs.keys() != self.manager.holdings.keys():
             raise IntegrityError("sequences and holdings differ")
-        tokens = sum(
-            max(holding.end, self._seqs[owner].computed) - holding.node.end
-            for owner, holding in self.manager.holdings.items()
-        )
+        tokens = sum(end - holding.node.end for holding, end in self._lengths())
         if tokens != self.manager.tokens:
             raise IntegrityError(f"{tokens} tokens in own pages, counted {self.manager.tokens}")

@@ -127,7 +127,7 @@ class RadixManager:
     def _take(self, n: int) -> Cells:
         """``n`` pages, which can be had; what is missing is evicted first."""
         if n > self.pool.free:
-            self.tree.make_room(n)
+            self.tree.make_room(n, n)
         return self.pool.take(n)
 
     def take_one_by_one(self, n: int) -> Cells:
@@ -137,7 +137,7 @@ class RadixManager:
         pieces = []
         while n:
             if not self.pool.free:
-                self.tree.make_room(1)
+                self.tree.make_room(1, 1)
             pieces.append(self.pool.take(min(n, self.pool.free)))
             n -= len(pieces[-1])
         return np.concatenate(pieces)
@@ -158,6 +158,32 @@ class RadixManager:
         holding.drop_at = 0 if self._window else NEVER
         return holding
 
+    def restore(self, owner: int, path: PrefixPath, computed: int, final: int) -> bool:
+        """Give ``owner`` pages of its own for ``computed`` tokens, or answer False.
+
+        Window slots only for what the next token sees.
+        """
+        root, need = self.tree.root, self.pages_for(computed)
+        given_up = self._unseen(computed) if self._window else 0
+        seen = need - given_up // self.page_size
+        if self.tree.lacking(root, need, seen) > 0:
+            return False
+        self.tree.make_room(need, seen)
+        holding = self._hold(owner, root, path, final)
+        holding.given_up = given_up
+        self.grew(holding, self.pool.take_late(need, seen))
+        self.tokens += computed
+        holding.end = computed
+        return True
+
+    def _unseen(self, computed: int) -> int:
+        """Leading tokens that the token after the ``computed`` ones does not see, in whole pages.
+
+        At least a page is kept, so that a leaf of the tree always has window slots.
+        """
+        size = self.page_size
+        return max(computed - max(self._window, size), 0) // size * size
+
     def extend(self, holding: Holding, computed: int, n: int) -> bool:
         """Make room for ``n`` tokens after the ``computed`` ones, or answer False."""
         if self.pages_for(computed + n) - self.pages_of(holding) > self.tree.available:
@@ -173,7 +199,7 @@ class RadixManager:
             if not self.pool.free:
                 if not self.tree.available:
                     return False
-                self.tree.make_room(1)
+                self.tree.make_room(1, 1)
             holding.add_one(self.pool.take_one())
             if self.page_size > 1:
                 self._note_surplus(holding)
@@ -184,12 +210,10 @@ class RadixManager:
     def give_up(self, holding: Holding, computed: int) -> None:
         """Give back its own window slots that the token after the ``computed`` ones does not see.
 
-        Whole pages, but at least one is kept, so that a leaf of the tree always has some. Done
-        once in a window's length.
+        Done once in a window's length.
         """
         holding.drop_at = computed + self._window
-        size, start = self.page_size, holding.node.end
-        until = (computed - max(self._window, size)) // size * size
+        size, start, until = self.page_size, holding.node.end, self._unseen(computed)
         given_up = max(holding.given_up, start)
         if until > given_up:
             own = holding.own()[(given_up - start) // size : (until - start) // size]

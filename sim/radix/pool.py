@@ -29,8 +29,15 @@ class AnyPool(Protocol):
     def free(self) -> int:
         """Pages that can be taken."""
 
+    @property
+    def all_free(self) -> int:
+        """Pages that are free, whether or not there are window slots to go with them."""
+
     def take(self, n: int) -> Cells:
         """The first ``n`` free pages."""
+
+    def take_late(self, n: int, window_n: int) -> Cells:
+        """The first ``n`` free pages, of which only the last ``window_n`` get window slots."""
 
     def take_one(self) -> int:
         """The first free page."""
@@ -54,6 +61,16 @@ class PagePool(ABC):
     def __init__(self, size: int) -> None:
         self.size = size
         self.free = size
+
+    @property
+    def all_free(self) -> int:
+        """The free pages."""
+        return self.free
+
+    def take_late(self, n: int, window_n: int) -> Cells:
+        """As `take`: there are no window slots."""
+        del window_n
+        return self.take(n)
 
     def give_window(self, pages: Cells) -> None:  # noqa: B027
         """There are no window slots."""

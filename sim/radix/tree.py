@@ -13,7 +13,7 @@ import numpy as np
 from sim.errors import IntegrityError
 from sim.eviction.base import Evictor, Key
 from sim.radix.node import Node
-from sim.radix.pool import PagePool
+from sim.radix.pool import AnyPool
 from sim.step import Cells
 from workloads.prefix import branch_at
 from workloads.request import PrefixPath
@@ -28,7 +28,7 @@ class RadixTree:
     on edges that several sequences have locked. evicted: tokens evicted so far.
     """
 
-    def __init__(self, pool: PagePool, page_size: int, evictor: Evictor) -> None:
+    def __init__(self, pool: AnyPool, page_size: int, evictor: Evictor) -> None:
         self.page_size = page_size
         self.root = Node(None, (), 0, 0, NO_PAGES)
         self.evictable = self.protected = self.shared = self.evicted = 0
@@ -170,8 +170,12 @@ class RadixTree:
             kept += each.size
         return kept
 
-    def make_room(self, pages: int) -> None:
-        """Evict whole leaves one by one until ``pages`` pages are free; there must be enough."""
+    def make_room(self, pages: int, window_pages: int) -> None:
+        """Evict whole leaves one by one until ``pages`` pages are free; there must be enough.
+
+        Of window slots only ``window_pages`` are needed, where they have a pool of their own.
+        """
+        del window_pages
         self._evict_leaves(pages - self._pool.free)
 
     def _evict_leaves(self, pages: int) -> None:

@@ -1,0 +1,72 @@
+"""What the slots of layers with a window are used for, where they have a pool of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from sim.policies.base import Usage
+from sim.radix.manager import Holding, RadixManager
+from sim.radix.paired_pool import NO_PAGE, PairedPool
+from sim.radix.windowed_tree import WindowedTree
+from sim.step import Cells
+
+DEAD = -3
+FREE = -1
+
+
+class WindowCounts:
+    """Looks at the window's half of a manager's pages. window: its tokens."""
+
+    def __init__(self, manager: RadixManager, window: int) -> None:
+        assert isinstance(manager.pool, PairedPool) and isinstance(manager.tree, WindowedTree)
+        self._pools = manager.pool
+        self._tree = manager.tree
+        self._manager = manager
+        self._window = window
+
+    def can_serve(self, pages: int, chunk: int) -> bool:
+        """Whether a sequence of so many pages can be served alone, in chunks of ``chunk`` tokens.
+
+        It holds up to two windows, the locked one in whole edges, and what it computes: a chunk,
+        or a window of decoded tokens until it gives them up.
+        """
+        size = self._manager.page_size
+        most = -(-(2 * self._window + max(chunk, 2 * self._window)) // size) + 2
+        return min(pages, most) <= self._pools.window.size
+
+    def pages_of(self, pages: Cells) -> Cells:
+        """The window's half of pages, -1 where it is given up."""
+        return self._pools.window_of[pages]
+
+    def usage(
+        self, holdings: Iterable[tuple[Holding, int]], reserved: int, cell_bytes: int
+    ) -> Usage:
+        """How the pool is used. ``holdings``: with their lengths. reserved: as in the other pool.
+
+        A sequence's own slots behind its window are dead until it gives them up. Locked slots of
+        the tree count as live until they are unlocked.
+        """
+        tree, manager, size = self._tree, self._manager, self._manager.page_size
+        capacity = self._pools.window.size * size
+        free = self._pools.window.free * size + tree.window_evictable
+        dead = sum(
+            max(length - self._window - max(holding.given_up, holding.node.end), 0)
+            for holding, length in holdings
+            if not holding.prefilling
+        )
+        internal = manager.surplus + dead
+        live = capacity - free - internal - reserved
+        return Usage(capacity, live, reserved, internal, free, 0, tree.window_shared, cell_bytes)
+
+    def owners(self, of_pages: Cells) -> Cells:
+        """Owners of the window's slots, given those of the other pool's."""
+        size, window_of = self._manager.page_size, self._pools.window_of
+        owners = np.full((self._pools.window.size, size), FREE, dtype=np.int64)
+        held = np.flatnonzero(window_of != NO_PAGE)
+        owners[window_of[held]] = of_pages.reshape(-1, size)[held]
+        for node in self._tree.nodes():
+            if not node.tombstone and not node.window_locks:
+                owners[window_of[node.pages]] = FREE
+        return owners.ravel()
