@@ -119,12 +119,16 @@ class ClusterSimulation(Driver):
         link = FairLink(self.env, plan.link_bandwidth, plan.link_latency)
         prefill = self._pool(plan.prefill, self._prompt_done)
         serving = self._pool(plan.replicas, self._served)
-        scheduler = serving.engines[0].scheduler
-        if not scheduler.takes_over:
-            raise InputError(
-                f"scheduler {scheduler.name!r} takes over no prompts that other replicas have "
-                "computed; expected one that does, such as 'vllm'"
-            )
+        engine = serving.engines[0]
+        for part, other in (
+            (engine.scheduler, "scheduler 'vllm'"),
+            (engine.policy, "policy 'paged'"),
+        ):
+            if not part.takes_over:
+                raise InputError(
+                    f"{part.name!r} takes over no prompts that other replicas have computed; "
+                    f"expected one that does, such as {other}"
+                )
         return Disaggregated(self.env, prefill, serving, link, self.completed)
 
     def _pool(self, engines: int, done: Completed) -> Pool:

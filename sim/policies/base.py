@@ -144,6 +144,9 @@ class Policy(SequenceOperations, ABC):
     can_fork: ClassVar[bool] = False
     """Whether `fork` is offered."""
 
+    takes_over: ClassVar[bool] = True
+    """Whether `swap_in` makes room also for what another replica has computed."""
+
     lossy: str = ""
     """What attention sees instead of all that the model would see; empty where nothing is lost."""
 

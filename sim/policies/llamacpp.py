@@ -53,6 +53,7 @@ class LlamaPolicy(LlamaOperations, Policy):
     """
 
     can_fork = True
+    takes_over = False  # a state is loaded as it was saved, and nobody has saved it
 
     def __init__(self, budget: Budget, options: Any = None) -> None:
         super().__init__(budget, options)

@@ -212,9 +212,11 @@ def test_several_samples_are_not_split(budget_of) -> None:
     assert run.recorder.counts["output_tokens"] == 6
 
 
-def test_only_schedulers_that_take_over(budget_of) -> None:
-    with pytest.raises(InputError, match="scheduler 'llama-server' takes over no prompts"):
+def test_only_what_takes_over(budget_of) -> None:
+    with pytest.raises(InputError, match="'llama-server' takes over no prompts"):
         simulate(listed((0, 8, 2)), budget_of(), Plan(prefill=1), "ring", scheduler="llama-server")
+    with pytest.raises(InputError, match="'ring' takes over no prompts"):
+        simulate(listed((0, 8, 2)), budget_of(), Plan(prefill=1), "ring")
 
 
 def test_bytes_of_a_prompt(budget_of) -> None:
