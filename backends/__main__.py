@@ -23,6 +23,8 @@ POLICIES = {
     "ring": "sim.policies.ring:Ring",
     "paged": "sim.policies.paged:Paged",
     "iswa": "sim.policies.iswa:ISWA",
+    "radix": "sim.policies.radix:Radix",
+    "hybrid": "sim.policies.hybrid:Hybrid",
 }
 """Where the built-in policies are, since without an installed package nobody says so."""
 

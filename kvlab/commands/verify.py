@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 def verify(
     policy: str = typer.Option(
-        "none,contiguous,ring,paged,iswa", help="Policies, separated by commas."
+        "none,contiguous,ring,paged,iswa,radix,hybrid", help="Policies, separated by commas."
     ),
     backend: str = typer.Option(
         "numpy", help="numpy, cupy (a GPU), or emulated (the CUDA kernels on the CPU)."
