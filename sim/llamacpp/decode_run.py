@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.search import start_of_search
 from sim.llamacpp.sizes import MAX_SEQ
+from sim.llamacpp.spans import Ids
 from sim.llamacpp.windowed_run import WindowedRun
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class DecodeRun:
     __slots__ = ("cells", "firsts", "lost", "seqs")
 
     def __init__(
-        self, seqs: list[int], firsts: list[int], cells: Table, lost: Table | None = None
+        self, seqs: list[int], firsts: list[int], cells: Table, lost: Ids | None = None
     ) -> None:
         self.seqs = seqs
         self.firsts = firsts
@@ -79,7 +80,7 @@ def plan_decode_run(cache: KVCache, seqs: list[int], firsts: list[int], n: int) 
 
 def _plan_stream(
     cache: KVCache, stream: int, seqs: list[int], firsts: list[int], n: int
-) -> tuple[Table, Table | None]:
+) -> tuple[Table, Ids | None]:
     cells, head = cache.streams[stream], cache.heads[stream]
     if cache.window.bounded:
         return WindowedRun(cells, cache.window, head, seqs, firsts).plan(n)
@@ -143,7 +144,7 @@ def apply_decode_run(cache: KVCache, plan: DecodeRun, steps: int) -> None:
         cache.heads[seq] = int(plan.cells[steps - 1, b]) + 1
 
 
-def _write(cells: Cells, seqs: Table, firsts: Table, taken: Table, lost: Table | None) -> None:
+def _write(cells: Cells, seqs: Table, firsts: Table, taken: Table, lost: Ids | None) -> None:
     """Write tokens to cells, a later step over an earlier one; counters move by closed form."""
     steps, width = taken.shape
     pos = firsts + np.arange(steps)[:, None]

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.llamacpp.cells import EMPTY, Cells
-from sim.llamacpp.search import start_of_search
+from sim.llamacpp.search import Limits, limits_of, start_of_search
 from sim.llamacpp.sizes import MAX_SEQ
+from sim.llamacpp.spans import Ids, Positions
 from sim.llamacpp.window import Window
 
-_NEVER = 2**40
 #: Interruptions of one pass over the cells after which it is cut short (each costs a search).
 _MOST_SKIPS = 64
 
@@ -24,7 +24,10 @@ Ints = NDArray[np.int64]
 
 
 class WindowedRun:
-    """Scratch copies of one stream, on which steps are tried; the stream itself never changes."""
+    """Steps tried on one stream, of which copies are changed where need be; itself never changes.
+
+    Cells are looked at in the order of the search, as far as the steps reach.
+    """
 
     def __init__(
         self, cells: Cells, window: Window, head: int, seqs: list[int], firsts: list[int]
@@ -32,72 +35,111 @@ class WindowedRun:
         spans = cells.refresh()
         self._window = window
         self._head = head
+        self._size = cells.size
         self._used = cells.used
         self._seqs = np.array(seqs)
         self._width = len(seqs)
-        self._owner = cells.owner.astype(np.int64)
-        self._pos = cells.pos.astype(np.int64)
-        self._lowest = spans.lo.copy()
+        self._owner = cells.owner
+        self._pos = cells.pos
+        self._are_copies = False
+        self._lowest = spans.lo
         self._regular = spans.regular
-        # What the next token of every sequence is at, and how fast that moves.
-        self._next = spans.hi + 1
-        self._next[self._seqs] = firsts
-        self._runs = np.zeros(MAX_SEQ, np.bool_)
-        self._runs[self._seqs] = True
+        first = np.array(firsts)
+        # What the next token of every sequence that runs is at; the others stay where they are.
+        self._first = np.zeros(MAX_SEQ, np.int64)
+        self._first[self._seqs] = first
         new = spans.count[self._seqs] == 0
-        self._lowest[self._seqs[new]] = np.array(firsts)[new]
-        self._due = np.full(cells.size, _NEVER, np.int64)
-        self._due[self._owner == EMPTY] = 0
-        held = np.flatnonzero(self._owner >= 0)
-        self._due[held] = self._due_of(self._owner[held], self._pos[held])
+        if new.any():
+            self._lowest = spans.lo.copy()
+            self._lowest[self._seqs[new]] = first[new]
+        limits = limits_of(cells, window)
+        assert limits is not None
+        self._limits = limits
+        self._set_limits(self._limits, 0)
         self._taken: list[Ints] = []
-        self._lost: list[Ints] = []
+        self._lost: list[Ids] = []
         self._step = 0
         self._stopped = False
 
-    def _due_of(self, owner: Ints, pos: Ints) -> Ints:
-        """The first step at which cells at ``pos`` of ``owner`` can be taken."""
-        n = self._window.n
-        seen_until = pos + n if self._window.kind == "standard" else (pos // n + 1) * n
-        wait = np.maximum(seen_until - self._next[owner], 0)
-        return np.where(self._runs[owner] | (wait == 0), wait, _NEVER)
+    def _set_limits(self, limits: Limits, step: int) -> None:
+        """Let the windows of the running sequences in ``limits`` stand where step ``step`` does."""
+        at = np.empty(self._width, np.int64)
+        self._window.last_masked_each(self._first[self._seqs] + step, out=at)
+        limits[self._seqs] = at
 
-    def plan(self, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    def _limits_at(self, step: int) -> Limits:
+        """For every owner, the highest position that no token from ``step`` on needs."""
+        limits = self._limits.copy()
+        self._set_limits(limits, step)
+        return limits
+
+    def _due_of(self, owner: Ids, pos: Positions) -> Ints:
+        """The first step, from 0 on, at which cells at ``pos`` of running ``owner`` can be taken.
+
+        Or of any other ``owner`` if it can be taken at all.
+        """
+        wait = pos - self._limits[owner]
+        if self._window.kind == "chunked":
+            n = self._window.n
+            wait = np.where(wait > 0, (pos // n + 1) * n - self._first[owner], 0)
+        return np.maximum(wait, 0)
+
+    def plan(self, n: int) -> tuple[NDArray[np.intp], Ids]:
         """Cells of up to ``n`` steps and whose they were, one row a step."""
         while self._step < n and not self._stopped:
             start = start_of_search(self._head, self._used, self._width)
-            start = 0 if start >= self._due.size else start
+            start = 0 if start >= self._size else start
             if not self._pass(start, n) and not self._stopped:
-                self._single(start)
-        cells = np.concatenate([np.empty(0, np.int64), *self._taken])
-        lost = np.concatenate([np.empty(0, np.int64), *self._lost])
+                self._single(start, n)
+        if len(self._taken) == 1:
+            cells, lost = self._taken[0], self._lost[0]
+        else:
+            cells = np.concatenate([np.empty(0, np.int64), *self._taken])
+            lost = np.concatenate([np.empty(0, np.int16), *self._lost])
         return cells.reshape(-1, self._width), lost.reshape(-1, self._width)
 
     def _pass(self, start: int, n: int) -> bool:
         """As many whole steps as cells from ``start`` to the end give; False if not even one."""
-        room = n - self._step
-        cells = start + np.flatnonzero(self._due[start:] < n)
-        due = self._due[cells]
+        need = (n - self._step) * self._width
+        limits = self._limits_at(n - 1)
+        reach = 4 * need + 256
+        while True:
+            stop = min(start + reach, self._size)
+            owner, pos = self._owner[start:stop], self._pos[start:stop]
+            found = (pos <= limits[owner]).nonzero()[0]
+            due = self._due_of(owner[found], pos[found])
+            taken, is_all = self._picked(found + start, due, need)
+            if is_all or stop == self._size:
+                break
+            reach *= 4
+        steps = taken.size // self._width
+        if steps == 0:
+            return False
+        return self._commit(self._until_rewind(taken[: steps * self._width]), n)
+
+    def _picked(self, cells: Ints, due: Ints, need: int) -> tuple[Ints, bool]:
+        """Of ``cells`` in order those that steps from now on take; whether no more would be taken.
+
+        Without cells beyond these it may be that more would.
+        """
+        width = self._width
         picked: list[Ints] = []
         count = at = 0
         for _ in range(_MOST_SKIPS):
-            here = due[at : at + room * self._width - count]
-            late = np.flatnonzero(here > self._step + (count + np.arange(here.size)) // self._width)
+            here = due[at : at + need - count]
+            reached = self._step + (count + np.arange(here.size)) // width
+            late = (here > reached).nonzero()[0]
             good = int(late[0]) if late.size else here.size
             picked.append(cells[at : at + good])
             count += good
             at += good
             if not late.size:
-                break
-            ready = np.flatnonzero(due[at:] <= self._step + count // self._width)
+                return _joined(picked), count == need
+            ready = (due[at:] <= self._step + count // width).nonzero()[0]
             if not ready.size:
-                break
+                return _joined(picked), False
             at += int(ready[0])
-        steps = count // self._width
-        if steps == 0:
-            return False
-        taken = np.concatenate(picked)[: steps * self._width]
-        return self._commit(self._until_rewind(taken))
+        return _joined(picked), True
 
     def _until_rewind(self, taken: Ints) -> Ints:
         """``taken`` up to the step after which the head would go back to 0."""
@@ -107,15 +149,15 @@ class WindowedRun:
         back = np.flatnonzero(heads > used + 2 * width)
         return taken[: (int(back[0]) + 1) * width] if back.size else taken
 
-    def _single(self, start: int) -> None:
+    def _single(self, start: int, n: int) -> None:
         """One step whose search goes round the end; ends the plan if there is no room."""
-        can = np.flatnonzero(self._due <= self._step)
+        can = (self._pos <= self._limits_at(self._step)[self._owner]).nonzero()[0]
         split = int(np.searchsorted(can, start))
         taken = np.concatenate((can[split:], can[:split]))[: self._width]
-        if taken.size < self._width or not self._commit(taken):
+        if taken.size < self._width or not self._commit(taken, n):
             self._stopped = True
 
-    def _commit(self, taken: Ints) -> bool:
+    def _commit(self, taken: Ints, n: int) -> bool:
         """Take cells of whole steps, up to one that would purge; False if that is the first."""
         width = self._width
         lost = self._owner[taken]
@@ -125,20 +167,27 @@ class WindowedRun:
             taken, lost = taken[: steps * width], lost[: steps * width]
             if steps == 0:
                 return False
-        when = self._step + np.repeat(np.arange(steps), width)
-        owner = np.tile(self._seqs, steps)
-        pos = self._next[owner] + when
-        self._owner[taken], self._pos[taken] = owner, pos
-        self._due[taken] = self._due_of(owner, pos)
+        self._taken.append(taken)
+        self._lost.append(lost)
+        before, self._step = self._step, self._step + steps
+        if self._step < n and not self._stopped:
+            self._write(taken, lost, before, steps)
+        return True
+
+    def _write(self, taken: Ints, lost: Ids, before: int, steps: int) -> None:
+        """Let the copies stand as they do after steps ``before .. before + steps - 1``."""
+        if not self._are_copies:
+            self._owner, self._pos = self._owner.copy(), self._pos.copy()
+            self._lowest = self._lowest.copy()
+            self._are_copies = True
+        when = before + np.arange(steps)[:, None]
+        self._owner[taken] = np.tile(self._seqs, steps)
+        self._pos[taken] = (self._first[self._seqs] + when).ravel()
         self._used += int((lost == EMPTY).sum())
         self._lowest += np.bincount(lost[lost >= 0], minlength=MAX_SEQ)
         self._head = int(taken[-1]) + 1
-        self._step += steps
-        self._taken.append(taken)
-        self._lost.append(lost)
-        return True
 
-    def _safe_steps(self, taken: Ints, lost: Ints) -> int:
+    def _safe_steps(self, taken: Ints, lost: Ids) -> int:
         """Steps in which every sequence loses its positions in rising order, none left out.
 
         Then nothing is ever purged. Other orders can be harmless; they end the plan all the same.
@@ -152,3 +201,7 @@ class WindowedRun:
         rank = np.arange(order.size) - np.repeat(first, np.diff(np.append(first, order.size)))
         fits = self._regular[owner] & (self._pos[taken[order]] == self._lowest[owner] + rank)
         return taken.size // self._width if fits.all() else int(order[~fits].min()) // self._width
+
+
+def _joined(parts: list[Ints]) -> Ints:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
