@@ -21,6 +21,7 @@ EXPERIMENTS = {
     "vattention-mapping": "kvlab.reproduce.vattention_mapping",
     "streamingllm-window": "kvlab.reproduce.streamingllm_window",
     "pagedattention-fig2": "kvlab.reproduce.pagedattention_fig2",
+    "pagedattention-sharing": "kvlab.reproduce.pagedattention_sharing",
     "summary-distortion": "kvlab.reproduce.summary_distortion",
     "mooncake-fig9": "kvlab.reproduce.mooncake_fig9",
 }

@@ -17,19 +17,20 @@ COLUMNS = ("figure", "published", "kvlab", "difference", "target", "met")
 def rows_of(found: Reproduction) -> Iterator[tuple[str, ...]]:
     """One row a number under `COLUMNS`."""
     for number in found.numbers:
+        has_target = number.within is not None and number.paper is not None
         yield (
             number.what,
             _published(number),
             f"{number.kvlab:,.{number.digits}f}{_unit(number)}",
             "" if number.difference is None else f"{number.difference:+,.{number.digits}f}",
-            "" if number.within is None else f"within {number.within:g}",
-            "" if number.within is None else _yes(number.meets),
+            f"within {number.within:g}" if has_target else "",
+            _yes(number.meets) if has_target else "",
         )
 
 
 def _published(number: Number) -> str:
     if number.paper is None:
-        return "not stated"
+        return "–"
     values = number.paper if isinstance(number.paper, tuple) else (number.paper,)
     return " to ".join(f"{value:,.{number.digits}f}" for value in values) + _unit(number)
 
