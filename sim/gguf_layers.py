@@ -78,7 +78,7 @@ def layers_of(arch: str, f: Fields, tensors: Mapping[str, TensorInfo]) -> tuple[
     Raises `InputError` where the keys do not say enough.
     """
     for name in f:
-        if name.startswith(_NOT_READ):
+        if name.startswith(_NOT_READ) and f.table[name]:
             raise InputError(
                 f"{f.where}: architecture {arch!r}: its key {name!r} tells of a geometry that is "
                 "not read; describe the model in a .toml file"
@@ -99,7 +99,9 @@ def layers_of(arch: str, f: Fields, tensors: Mapping[str, TensorInfo]) -> tuple[
         attends = kv_heads[i] > 0 and (everywhere or not recurrent[i])
         layers.append(
             LayerSpec(
-                attention=_attention(f, heads[i], kv_heads[i], windows[i]) if attends else None,
+                attention=_attention(arch, f, heads[i], kv_heads[i], windows[i])
+                if attends
+                else None,
                 state=state if recurrent[i] else None,
                 feed_forward=_feed_forward(arch, f, i, widths[i], tensors),
             )
@@ -153,7 +155,7 @@ def _windows(arch: str, f: Fields, n: int) -> list[Window]:
 # Attention and state.
 
 
-def _attention(f: Fields, heads: int, kv_heads: int, window: Window) -> AttentionSpec:
+def _attention(arch: str, f: Fields, heads: int, kv_heads: int, window: Window) -> AttentionSpec:
     share = f.integer("embedding_length") // max(heads, 1)
     suffix = "_swa" if window and "attention.key_length_swa" in f else ""
     kind, tokens = window or ("full", None)
@@ -176,6 +178,7 @@ def _attention(f: Fields, heads: int, kv_heads: int, window: Window) -> Attentio
         head_dim_v=f.integer(f"attention.value_length{suffix}", share),
         kind=kind,
         window=tokens,
+        output_gate=_STATES.get(arch) == "deltanet",
     )
 
 

@@ -64,6 +64,7 @@ _MLLAMA = _Family(
     defaults={"cross_attention_layers": [3, 8, 13, 18, 23, 28, 33, 38], "image_tokens": 6404},
 )
 _QWEN = _plain(attention.upper_sliding)
+_QWEN_NEXT = _Family(state.delta_hybrid(feed_forward.qwen_experts))
 _GRANITE_MOE = _Family(attention.decoder(attention.all_full, feed_forward.granite_experts))
 _UNGATED = _Family(attention.decoder(attention.all_full, feed_forward.ungated))
 _QWEN_MOE = _Family(attention.decoder(attention.upper_sliding, feed_forward.qwen_experts))
@@ -96,12 +97,14 @@ FAMILIES: dict[str, _Family] = {
     "jamba": _Family(state.jamba),
     "kimi_k2": _Family(attention.deepseek),
     "lfm2": _Family(state.lfm2, tied=True),
+    "lfm2_moe": _Family(state.lfm2_moe, tied=True),
     "llama": _plain(),
     "llama4": _LLAMA4,
     "llama4_text": _LLAMA4,
     "mamba": _Family(state.mamba, tied=True),
     "mamba2": _Family(state.mamba2),
     "minimax_m2": _Family(attention.decoder(attention.all_full, feed_forward.local_experts)),
+    "ministral3": _plain(),
     "mistral": _plain(attention.all_sliding),
     "mixtral": _Family(attention.decoder(attention.all_sliding, feed_forward.local_experts)),
     "mllama": _MLLAMA,
@@ -123,7 +126,9 @@ FAMILIES: dict[str, _Family] = {
     "qwen2_moe": _QWEN_MOE,
     "qwen3": _QWEN,
     "qwen3_moe": _QWEN_MOE,
-    "qwen3_next": _Family(state.qwen3_next),
+    "qwen3_5_moe_text": _QWEN_NEXT,
+    "qwen3_5_text": _Family(state.delta_hybrid(feed_forward.gated)),
+    "qwen3_next": _QWEN_NEXT,
     "qwen3_vl": _QWEN,
     "qwen3_vl_text": _QWEN,
     "smollm3": _plain(attention.upper_sliding, tied=True),

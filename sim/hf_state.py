@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
-from sim.hf_attention import FULL, attention, layer_kinds
-from sim.hf_feed_forward import gated, granite_experts, qwen_experts, routed
+from sim.hf_attention import FULL, FeedForwardOf, attention, layer_kinds
+from sim.hf_feed_forward import gated, granite_experts, routed
 from sim.hf_fields import Fields
 from sim.layers import FeedForwardSpec, LayerSpec
 from sim.state import StateSpec
@@ -130,30 +131,34 @@ def _nemotron_layer(f: Fields, letter: str) -> LayerSpec:
     raise InputError(f"{f.where}: field 'hybrid_override_pattern' has the unknown {letter!r}")
 
 
-def qwen3_next(f: Fields) -> tuple[LayerSpec, ...]:
-    """Gated delta rule on all but every ``full_attention_interval``-th layer, experts on all."""
-    heads = f.integer("linear_num_value_heads")
-    state = StateSpec(
-        kind="deltanet",
-        d_inner=heads * f.integer("linear_value_head_dim"),
-        d_state=f.integer("linear_key_head_dim"),
-        d_conv=f.integer("linear_conv_kernel_dim"),
-        heads=heads,
-        groups=f.integer("linear_num_key_heads"),
-    )
+def delta_hybrid(feed_forward_of: FeedForwardOf) -> Callable[[Fields], tuple[LayerSpec, ...]]:
+    """Gated delta rule on all but every ``full_attention_interval``-th layer (Qwen3-Next, 3.5)."""
 
     def kind_of(f: Fields, layer: int) -> str:
         interval = max(f.integer("full_attention_interval", 4), 1)
         return _LINEAR[1] if (layer + 1) % interval else FULL
 
-    return tuple(
-        LayerSpec(
-            attention=attention(f) if kind == FULL else None,
-            state=None if kind == FULL else state,
-            feed_forward=qwen_experts(f, layer),
+    def layers_of(f: Fields) -> tuple[LayerSpec, ...]:
+        heads = f.integer("linear_num_value_heads")
+        state = StateSpec(
+            kind="deltanet",
+            d_inner=heads * f.integer("linear_value_head_dim"),
+            d_state=f.integer("linear_key_head_dim"),
+            d_conv=f.integer("linear_conv_kernel_dim"),
+            heads=heads,
+            groups=f.integer("linear_num_key_heads"),
         )
-        for layer, kind in enumerate(layer_kinds(f, kind_of, (_LINEAR[1], FULL)))
-    )
+        gates = replace(attention(f), output_gate=f.flag("attn_output_gate", True))
+        return tuple(
+            LayerSpec(
+                attention=gates if kind == FULL else None,
+                state=None if kind == FULL else state,
+                feed_forward=feed_forward_of(f, layer),
+            )
+            for layer, kind in enumerate(layer_kinds(f, kind_of, (_LINEAR[1], FULL)))
+        )
+
+    return layers_of
 
 
 def jamba(f: Fields) -> tuple[LayerSpec, ...]:
@@ -194,8 +199,27 @@ def lfm2(f: Fields) -> tuple[LayerSpec, ...]:
     if f.flag("block_auto_adjust_ff_dim", True):
         multiple = max(f.integer("block_multiple_of"), 1)
         width = -(-(2 * width // 3) // multiple) * multiple
-    feed_forward = FeedForwardSpec(intermediate=width)
+    dense = FeedForwardSpec(intermediate=width)
+    return _convolving(f, state, [dense] * f.layers())
 
+
+def lfm2_moe(f: Fields) -> tuple[LayerSpec, ...]:
+    """As LFM2, with experts after the first dense layers."""
+    state = StateSpec(
+        kind="shortconv", d_inner=f.integer("hidden_size"), d_conv=f.integer("conv_L_cache")
+    )
+    experts = FeedForwardSpec(
+        intermediate=f.integer("moe_intermediate_size"),
+        experts=f.integer("num_experts"),
+        active_experts=f.integer("num_experts_per_tok"),
+    )
+    dense = f.integer("num_dense_layers", 0)
+    return _convolving(f, state, [gated(f, 0)] * dense + [experts] * max(f.layers() - dense, 0))
+
+
+def _convolving(
+    f: Fields, state: StateSpec, feed_forwards: list[FeedForwardSpec]
+) -> tuple[LayerSpec, ...]:
     def kind_of(f: Fields, layer: int) -> str:
         listed = f.integers("full_attn_idxs", list(range(f.layers())))
         return FULL if layer in listed else _CONV
@@ -206,7 +230,9 @@ def lfm2(f: Fields) -> tuple[LayerSpec, ...]:
             state=state if kind == _CONV else None,
             feed_forward=feed_forward,
         )
-        for kind in layer_kinds(f, kind_of, (FULL, _CONV))
+        for kind, feed_forward in zip(
+            layer_kinds(f, kind_of, (FULL, _CONV)), feed_forwards, strict=False
+        )
     )
 
 

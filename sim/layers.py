@@ -28,6 +28,7 @@ class AttentionSpec:
     latent, rope: with MLA, elements of the compressed K/V and of the shared rotary key. A token
         then caches ``latent + rope`` elements and no V at all (DeepSeek-V2 paper, section 2.1).
     q_latent: rank of MLA's compressed query, where it has one.
+    output_gate: whether the output is gated by a projection as wide as the queries (Qwen3-Next).
     """
 
     heads: int
@@ -39,6 +40,7 @@ class AttentionSpec:
     latent: int | None = None
     rope: int | None = None
     q_latent: int | None = None
+    output_gate: bool = False
 
     def __post_init__(self) -> None:
         require_kind("attention kind", self.kind, ATTENTION_KINDS)
@@ -87,7 +89,7 @@ class AttentionSpec:
     def parameters(self, hidden: int) -> int:
         """Elements of the projection matrices."""
         queries = self.heads * self.head_dim_k
-        output = self.heads * self.head_dim_v * hidden
+        output = self.heads * self.head_dim_v * hidden * (2 if self.output_gate else 1)
         if self.latent is None or self.rope is None:
             return hidden * (queries + self.k_elements + self.v_elements) + output
         query = self.q_latent * (hidden + queries) if self.q_latent else hidden * queries

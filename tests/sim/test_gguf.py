@@ -356,6 +356,20 @@ def test_patterns_of_windows_may_be_listed(tmp_path: Path) -> None:
     assert [layer.kind for layer in first.layers] == ["full", "swa", "swa", "swa"]
 
 
+def test_windows_may_have_heads_of_their_own(tmp_path: Path) -> None:
+    keys = PLAIN | layers(6, 64, 128) | heads(4, [2, 2, 2, 2, 2, 1], 32)
+    keys |= {
+        "attention.sliding_window": 16,
+        "attention.sliding_window_pattern": [True] * 5 + [False],
+        "attention.key_length_swa": 16,
+        "attention.value_length_swa": 16,
+        "attention.shared_kv_layers": 0,
+    }
+    full, swa = model_of(write(tmp_path / "a.gguf", "gemma4", keys)).groups()
+    assert (full.layers, full.k_elements, full.v_elements) == (1, 32, 32)
+    assert (swa.layers, swa.k_elements, swa.v_elements, swa.window) == (5, 32, 32, 16)
+
+
 def test_vocabulary_is_counted_without_a_key(tmp_path: Path) -> None:
     arch, keys = HEADERS["llama-3.1-8b"]
     tokens = {"tokenizer.ggml.tokens": [f"t{i}" for i in range(321)]}
@@ -382,6 +396,7 @@ def test_version_one_and_big_endian(tmp_path: Path, order: str) -> None:
         ("llama", {"attention.sliding_window": 8}, "'llama' is not known to have a window"),
         ("llama", {"attention.causal": False}, "'llama' does not generate text"),
         ("llama", {"ssm.state_size": 16}, "'llama' is not known to be recurrent"),
+        ("gemma3n", {"attention.shared_kv_layers": 15}, "key 'attention.shared_kv_layers' tells"),
         ("rwkv7", {"wkv.head_size": 64}, "'rwkv7': its key 'wkv.head_size' tells of a geometry"),
     ],
 )
