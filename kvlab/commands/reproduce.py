@@ -33,6 +33,7 @@ def reproduce(
 ) -> None:
     """Published figure, kvlab's, the difference; exit status 1 where the target is missed."""
     from kvlab.reproduce import EXPERIMENTS, experiment_of
+    from kvlab.reproduce.show import PAGE_HEAD
 
     if list_:
         _print_list()
@@ -40,6 +41,8 @@ def reproduce(
     if name is None:
         raise InputError("expected the name of an experiment, all, or --list")
     modules = {each: experiment_of(each) for each in (EXPERIMENTS if name == "all" else (name,))}
+    if markdown and name == "all":
+        print(PAGE_HEAD)
     missed = False
     for each, module in modules.items():
         found = module.reproduce(data)

@@ -22,6 +22,8 @@ EXPERIMENTS = {
     "streamingllm-window": "kvlab.reproduce.streamingllm_window",
     "pagedattention-fig2": "kvlab.reproduce.pagedattention_fig2",
     "pagedattention-sharing": "kvlab.reproduce.pagedattention_sharing",
+    "pagedattention-blocksize": "kvlab.reproduce.pagedattention_blocksize",
+    "pagedattention-swap": "kvlab.reproduce.pagedattention_swap",
     "summary-distortion": "kvlab.reproduce.summary_distortion",
     "mooncake-fig9": "kvlab.reproduce.mooncake_fig9",
 }

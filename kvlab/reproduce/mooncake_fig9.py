@@ -120,7 +120,7 @@ def reproduce(data: Path | None) -> Reproduction:
     curves = {}
     for name, (file, published) in TRACES.items():
         if not (folder / file).is_file():
-            notes.append(f"Not checked: {folder / file} is not there, so nothing of {name}.")
+            notes.append(f"Not checked: {file} is not among the data, so nothing of {name}.")
             continue
         requests = list(workload_of(f"mooncake:{folder / file}").traffic().arrivals())
         found = [rates_of(served(requests, capacity)) for capacity in CAPACITIES]
