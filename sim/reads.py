@@ -57,6 +57,16 @@ def cells_read(group: LayerGroup, start: int, n: int) -> int:
     return start + n if group.kind == "full" else 0
 
 
+def cells_read_each(
+    group: LayerGroup, start: NDArray[np.int64], n: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """`cells_read` in a group of attention layers, for every element."""
+    if group.kind == "swa":
+        return np.minimum(start + n, n + group.window - 1)
+    first = start // group.window * group.window if group.kind == "chunked" else 0
+    return start + n - first
+
+
 def exact_reads(groups: tuple[LayerGroup, ...], runs: Iterable[Run]) -> tuple[Reads, ...]:
     """Reads of a policy that keeps every sequence by itself and scans only what is live."""
     runs = list(runs)

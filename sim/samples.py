@@ -75,7 +75,7 @@ class Samples:
             if part.capacity:
                 rows = min(self._height, part.capacity)
                 addresses = (np.arange(rows) * part.capacity + part.capacity // 2) // rows
-                maps[f"owners_{cache}"] = self._policy.owners(cache)[addresses].astype(np.int32)
+                maps[f"owners_{cache}"] = self._policy.owners_at(addresses, cache).astype(np.int32)
         return maps
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from sim.model import LayerGroup
 from sim.pricing import Priced
-from sim.reads import attended_in_run, cells_read
+from sim.reads import attended_in_run, cells_read_each
 from sim.sequence import Sequence
 from sim.step import Count, Run, Work
 from sim.work import context_of
@@ -33,11 +33,14 @@ class Scanned:
 
     def step(self, work: Work, runs: Iterable[Run]) -> None:
         """One step that computes ``runs``."""
+        spans = None
         for index, group in self._groups:
             if group.kind == "full":
                 needed = work.decode_context + sum(n + start for n, start in work.prefills)
             else:
-                needed = sum(cells_read(group, start, n) for _, start, n in runs)
+                if spans is None:
+                    spans = np.array([run[1:] for run in runs], dtype=np.int64)
+                needed = int(cells_read_each(group, spans[:, 0], spans[:, 1]).sum())
             self._add(index, work.reads[index].cells, needed, 1)
 
     def run(self, taken: Priced, seqs: SequenceOf[Sequence], steps: int) -> None:

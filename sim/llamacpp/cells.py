@@ -208,15 +208,18 @@ class Cells:
         Returns, per sequence that lost cells, (sequence, highest position lost), ids ascending.
         """
         owners, positions = self.owner[cells], self.pos[cells]
-        lost = []
-        for seq in np.unique(owners).tolist():
-            gone = positions[owners == seq]
-            lowest, highest = int(gone.min()), int(gone.max())
-            if not self.spans.trim_low(seq, lowest, highest, gone.size):
+        order = owners.argsort(kind="stable")
+        owners, positions = owners[order], positions[order]
+        begins = np.concatenate(([0], (owners[1:] != owners[:-1]).nonzero()[0] + 1))
+        counts = np.diff(begins, append=owners.size)
+        seqs, highest = owners[begins], np.maximum.reduceat(positions, begins)
+        lowest = np.minimum.reduceat(positions, begins)
+        for i in self.spans.trim_low_each(seqs, lowest, highest, counts):
+            seq = int(seqs[i])
+            if not self.spans.trim_low(seq, int(lowest[i]), int(highest[i]), int(counts[i])):
                 self.spans.stale.add(seq)
-            lost.append((seq, highest))
         self.empty(cells)
-        return lost
+        return list(zip(seqs.tolist(), highest.tolist(), strict=True))
 
     def empty(self, cells: Cellset) -> None:
         """Empty used ``cells`` that have no owner bits; the caller keeps the spans."""

@@ -273,8 +273,8 @@ class KVCache(Streams, Memory):
 
 def _note_spans(cells: Cells, tokens: Tokens, taken: Cellset) -> None:
     """Tell the spans of newly placed tokens, and spell out the owners of shared ones."""
-    if tokens.one_each:
-        cells.spans.append_one_each(tokens.owner, tokens.pos)
+    if tokens.each is not None:
+        cells.spans.append_each(*tokens.each)
         return
     begin = 0
     for seqs, first, n in tokens.runs:

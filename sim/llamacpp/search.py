@@ -60,7 +60,8 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
             return np.arange(head, head + n)
     found, missing = [], n
     # The window is what the fill makes likely to be enough; it then doubles.
-    width = n + 64 if limit is not None else n * size // (size - cells.used) + n // 4 + 64
+    free = size - (cells.used if limit is None else _seen(cells, limit))
+    width = n * size // max(free, n) + n // 4 + 64
     for begin, end in ((head, size), (0, head)):
         start = begin
         while start < end:
@@ -74,6 +75,13 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
             start = stop
             width *= 2
     return None
+
+
+def _seen(cells: Cells, limit: Limits) -> int:
+    """About how many cells cannot be taken: each sequence's positions above its limit."""
+    spans = cells.spans
+    above = np.minimum(spans.count, spans.hi - limit[:MAX_SEQ])
+    return int(above[spans.count > 0].sum())
 
 
 def find_contiguous(cells: Cells, limit: Limits | None, head: int, n: int) -> Cellset | None:

@@ -70,21 +70,38 @@ class Spans:
         lo, hi = int(self.lo[seq]), int(self.hi[seq])
         self._set(seq, count + n, min(lo, first), max(hi, first + n - 1), follows)
 
-    def append_one_each(self, seqs: Ids, positions: Positions) -> None:
-        """Every one of the distinct ``seqs`` also holds one position now."""
-        if (
-            self.stale
-            or not (
-                (self.regular[seqs] & (self.hi[seqs] + 1 == positions)) | (self.count[seqs] == 0)
-            ).all()
-        ):
-            for seq, position in zip(seqs.tolist(), positions.tolist(), strict=True):
-                self.append(seq, position, 1)
+    def append_each(self, seqs: Ids, firsts: Positions, n: int | NDArray[np.int64]) -> None:
+        """Every one of the distinct ``seqs`` also holds ``n`` positions from ``firsts`` on now."""
+        follows = self.regular[seqs]
+        follows &= self.hi[seqs] + 1 == firsts
+        held = self.count[seqs]
+        if self.stale or not (follows.all() or (follows | (held == 0)).all()):
+            lengths = np.broadcast_to(n, seqs.size).tolist()
+            for seq, first, length in zip(seqs.tolist(), firsts.tolist(), lengths, strict=True):
+                self.append(seq, first, length)
             return
-        np.copyto(positions_lo := self.lo[seqs], positions, where=positions_lo < 0)
-        self.lo[seqs] = positions_lo
-        self.hi[seqs] = positions
-        self.count[seqs] += 1
+        if not held.all():
+            new = held == 0
+            self.lo[seqs[new]] = firsts[new]
+        self.hi[seqs] = firsts + (n - 1)
+        self.count[seqs] = held + n
+
+    def trim_low_each(
+        self, seqs: Ids, lowest: Positions, highest: Positions, n: NDArray[np.int64]
+    ) -> list[int]:
+        """`trim_low` of every one of the distinct ``seqs``, some of whose positions stay.
+
+        Returns the indices of those that have to be done one by one, unchanged.
+        """
+        known = self.regular[seqs]
+        known &= (lowest == self.lo[seqs]) & (highest == lowest + n - 1) & (n < self.count[seqs])
+        if self.stale:
+            known &= ~np.isin(seqs, list(self.stale))
+        found, gone = seqs[known], n[known]
+        self.lo[found] += gone
+        self.count[found] -= gone
+        left: list[int] = (~known).nonzero()[0].tolist()
+        return left
 
     def trim_low(self, seq: int, lowest: int, highest: int, n: int) -> bool:
         """Forget ``n`` positions between ``lowest`` and ``highest``, if they are just the lowest n.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.llamacpp.batch import Batch, Run
 from sim.llamacpp.cells import EMPTY, SHARED
@@ -14,15 +15,16 @@ class Tokens:
     """The tokens of one ubatch that go to one stream, ready to be written to cells.
 
     pos: int32[n]; owner: int16[n], a sequence id or `SHARED`; runs: the same as runs.
-    one_each: n distinct sequences with one token each, which needs no loop over runs.
+    each: (sequences, first position, length) of the runs as arrays where there are several, of
+    distinct sequences; else None, and a loop over runs is needed.
     """
 
-    __slots__ = ("n", "one_each", "owner", "pos", "runs")
+    __slots__ = ("each", "n", "owner", "pos", "runs")
 
     def __init__(self, runs: list[Run]) -> None:
         self.runs = runs
         self.n = sum(run[2] for run in runs)
-        self.one_each = False
+        self.each: tuple[Ids, Positions, NDArray[np.int64] | int] | None = None
         if len(runs) == 1:
             seqs, first, n = runs[0]
             self.pos: Positions = np.arange(first, first + n, dtype=np.int32)
@@ -31,12 +33,14 @@ class Tokens:
             return
         codes = np.array([_code(run[0]) for run in runs], np.int16)
         firsts = np.array([run[1] for run in runs], np.int32)
+        ids = {run[0] for run in runs}
+        distinct = len(ids) == len(runs) and all(len(seqs) == 1 for seqs in ids)
         if self.n == len(runs):
             self.pos, self.owner = firsts, codes
-            ids = set(codes.tolist())
-            self.one_each = len(ids) == self.n and SHARED not in ids
+            self.each = (codes, firsts, 1) if distinct else None
             return
         lengths = np.array([run[2] for run in runs])
+        self.each = (codes, firsts, lengths) if distinct else None
         begins = np.cumsum(lengths) - lengths
         self.owner = np.repeat(codes, lengths)
         self.pos = (np.arange(self.n) + np.repeat(firsts - begins, lengths)).astype(np.int32)
@@ -84,6 +88,8 @@ def _append(runs: list[Run], run: Run) -> None:
 
 def split_simple(batch: Batch, n_ubatch: int) -> list[Ubatch]:
     """Ubatches of at most ``n_ubatch`` tokens in batch order."""
+    if batch.n_tokens <= n_ubatch and len({run[0] for run in batch.runs}) == len(batch.runs):
+        return [Ubatch(batch.runs, batch.n_tokens, equal_seqs=False)] if batch.runs else []
     ubatches: list[Ubatch] = []
     runs: list[Run] = []
     room = n_ubatch

@@ -289,6 +289,10 @@ class Policy(SequenceOperations, ABC):
         """For every cell the sequence that holds it: -1 free, -2 several, -3 set aside or dead."""
         raise UnsupportedOperation(self.name, "draw its cells", "it has none")
 
+    def owners_at(self, cells: Cells, cache: int = 0) -> Cells:
+        """What `owners` says of some cells."""
+        return self.owners(cache)[cells]
+
     def check_integrity(self) -> None:
         """Raise `IntegrityError` where a conservation law is broken. May be slow; for tests."""
         for part in self.usage():

@@ -348,10 +348,7 @@ class LlamaPolicy(LlamaOperations, Policy):
 
     def owners(self, cache: int = 0) -> Cells:
         """Owner of every cell, stream after stream; -3 where a window has passed."""
-        names = np.full(MAX_SEQ + 3, -1, dtype=np.int64)
-        names[SHARED] = -2
-        for seq, own in self._ids.items():
-            names[own] = seq
+        names = self._names()
         if cache == len(self.caches):
             assert self.states is not None
             return names[self.states.cells.owner_of_each()]
@@ -360,6 +357,22 @@ class LlamaPolicy(LlamaOperations, Policy):
         if which.window.bounded:
             owners[np.concatenate([dead_cells(which, stream) for stream in which.streams])] = -3
         return owners
+
+    def owners_at(self, cells: Cells, cache: int = 0) -> Cells:
+        """Looks at those cells only where all lie in one stream without a window."""
+        if cache < len(self.caches):
+            which = self.caches[cache]
+            if which.n_stream == 1 and not which.window.bounded:
+                return self._names()[which.streams[0].owner[cells]]
+        return self.owners(cache)[cells]
+
+    def _names(self) -> Cells:
+        """The sequence that every value of `Cells.owner` stands for."""
+        names = np.full(MAX_SEQ + 3, -1, dtype=np.int64)
+        names[SHARED] = -2
+        for seq, own in self._ids.items():
+            names[own] = seq
+        return names
 
     def check_integrity(self) -> None:
         """The engine's own bookkeeping, the counters, and no cell of a sequence that is gone."""

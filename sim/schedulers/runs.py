@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from typing import overload
 
@@ -35,6 +36,9 @@ class BatchRuns(SequenceOf[Run]):
 
     def __len__(self) -> int:
         return self._size
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self[:])
 
     @overload
     def __getitem__(self, index: int) -> Run: ...
