@@ -159,7 +159,8 @@ class Study(Comparison):
     def base(self) -> dict[str, Any]:
         """What all points share, as fields of a run that the file itself sets."""
         common = RunConfig.model_fields.keys() & self.model_fields_set - {"policy_options"}
-        return {name: getattr(self, name) for name in sorted(common)}
+        stated = self.model_dump(include=common, exclude_unset=True)
+        return {name: stated[name] for name in sorted(common)}
 
 
 def _one_of(field: str, name: str, known: Iterable[str]) -> None:

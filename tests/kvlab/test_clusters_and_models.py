@@ -9,6 +9,8 @@ import pytest
 from kvlab import cli
 from kvlab.config import RunConfig
 from kvlab.running import run
+from kvlab.study.points import points_of
+from kvlab.study.schema import Study
 from reports.results import RunResult
 
 COMMON = [
@@ -121,3 +123,10 @@ def test_gguf_files_are_models(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     # Two layers, K and V of 128 elements in two bytes each.
     assert json.loads(capsys.readouterr().out)["bytes"] == 512 * 2 * 2 * 128 * 2
     assert summary(capsys, "--model", str(path))["requests_completed"] == 30
+
+
+def test_replicas_can_be_an_axis_of_a_study() -> None:
+    fields = {"policies": ["paged"], "cluster": {"router": "least-loaded"}, "seeds": 1}
+    points = points_of(Study.of(fields | {"grid": {"cluster": {"replicas": [1, 2]}}}))
+    found = [(point.config.cluster.replicas, point.config.cluster.router) for point in points]
+    assert found == [(1, "least-loaded"), (2, "least-loaded")]
