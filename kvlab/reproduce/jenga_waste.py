@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvlab.reproduce.findings import Number, Reproduction
 from sim.layers import AttentionSpec, LayerSpec
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLE = "Memory wasted by one block table for layers that differ"
 SOURCE = "Jenga, SOSP'25, section 3"
@@ -34,6 +38,12 @@ class Case:
         return 100 * (1 - needed / given)
 
 
+WINDOWED = {
+    # Waste (%), longest context, and the layers: window, how many have it, how many do not.
+    "Ministral 8B": (56.25, 131072, (32768, 27, 9)),
+    "Gemma 2": (25.0, 8192, (4096, 21, 21)),
+}
+LENGTHS = tuple(1024 << i for i in range(8))
 IMAGE, TEXT = 6193, 43
 """Mean tokens of an image and of its text in MMMU-pro, as Jenga states them."""
 
@@ -69,9 +79,16 @@ def cases() -> tuple[Case, ...]:
     """The three models of the paper, from their layers."""
     return (
         Case("Llama 3.2 11B Vision", 79.6, IMAGE + TEXT, ((32, TEXT), (8, IMAGE))),
-        Case("Ministral 8B", 56.25, 131072, _kept(_windowed(32768, 27, 9), 131072)),
-        Case("Gemma 2", 25.0, 8192, _kept(_windowed(4096, 21, 21), 8192)),
+        *(
+            Case(name, paper, tokens, _kept(_windowed(*layers), tokens))
+            for name, (paper, tokens, layers) in WINDOWED.items()
+        ),
     )
+
+
+def waste_at(name: str, tokens: int) -> float:
+    """Share (%) wasted by a windowed model at another length of the sequence."""
+    return Case(name, 0.0, tokens, _kept(_windowed(*WINDOWED[name][2]), tokens)).waste
 
 
 def reproduce(data: Path | None) -> Reproduction:
@@ -87,9 +104,39 @@ def reproduce(data: Path | None) -> Reproduction:
             "The share at other lengths: the windowed models waste nothing up to the length of "
             "their window. The figures are for sequences of the longest context.",
         ),
+        curves={
+            name: {
+                "tokens": [n for n in LENGTHS if n <= longest],
+                "waste": [waste_at(name, n) for n in LENGTHS if n <= longest],
+            }
+            for name, (_, longest, _) in WINDOWED.items()
+        },
         notes=(
             "Each number follows from the layers alone: 32 layers over the text and 8 over the "
             f"image of {IMAGE:,} tokens beside {TEXT} of text; 27 of 36 layers with a window of "
             "32,768 in 131,072; half of the layers with a window of 4,096 in 8,192.",
         ),
+    )
+
+
+def draw(found: Reproduction) -> Figure:
+    """Waste of the windowed models against the length, with the published points."""
+    from reports.plots.curves import Curve, Scale, figure_of_curves
+    from reports.style import looks_of
+
+    looks = looks_of(WINDOWED)
+    curves = [
+        Curve(name, curve["tokens"], curve["waste"], looks[name])
+        for name, curve in found.curves.items()
+    ]
+    curves += [
+        Curve(f"{name}, published", [longest], [paper], looks[name], joined=False)
+        for name, (paper, longest, _) in WINDOWED.items()
+    ]
+    names = [f"{n // 1024}k" for n in LENGTHS]
+    return figure_of_curves(
+        curves,
+        Scale("length of the sequence (tokens)", "log2", LENGTHS, names),
+        Scale("memory wasted (%)"),
+        size=(7.0, 2.8),
     )

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 PAGE_HEAD = """# Published results, reproduced
 
-`kvlab reproduce NAME` prints a published figure, kvlab's own, and the difference, and says what the
-publication leaves open. The exit status is 1 where the stated target is missed; `--json` prints the
-same for programs, `--out DIR` writes a picture, `--list` names the experiments and the data that they
-read. Where kvlab has to assume something, the assumption is named, and other choices are swept.
+`kvlab reproduce NAME` prints a published figure, kvlab's own, and the difference, and says what
+the publication leaves open. The exit status is 1 where the stated target is missed; `--json` prints
+the same for programs, `--out DIR` writes a picture, `--list` names the experiments and the data
+that they read. Where kvlab has to assume something, the assumption is named, and other choices are
+swept.
 
 This page is what `kvlab reproduce all --data DIR --markdown` prints, where DIR holds Mooncake's
 conversation trace. Figures marked "–" were not published as numbers, or are kvlab's alone.

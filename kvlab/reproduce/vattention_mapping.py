@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kvlab.reproduce.findings import Claim, Number, Reproduction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TITLE = "Tokens of a page group, and what pages waste"
 SOURCE = "vAttention, ASPLOS'25, section on internal fragmentation: block size by page-group size"
@@ -105,4 +109,19 @@ def reproduce(data: Path | None) -> Reproduction:
             "Nothing is said here of the time that mapping takes: kvlab prices no page tables.",
         ),
         curves={"kib": [page // KIB for page in PAGES], "unused_percent": shares},
+    )
+
+
+def draw(found: Reproduction) -> Figure:
+    """Memory without a token against the size of a page group."""
+    from reports.plots.curves import Curve, Scale, figure_of_curves
+    from reports.style import looks_of
+
+    kib, unused = found.curves["kib"], found.curves["unused_percent"]
+    curve = Curve("Llama-3-8B on 1 GPU", kib, unused, looks_of(("pages",))["pages"])
+    return figure_of_curves(
+        [curve],
+        Scale("page group (KiB)", "log2", kib),
+        Scale("mapped memory without a token (%)"),
+        size=(7.0, 2.8),
     )
