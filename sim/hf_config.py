@@ -66,6 +66,7 @@ _MLLAMA = _Family(
 _QWEN = _plain(attention.upper_sliding)
 _QWEN_NEXT = _Family(state.delta_hybrid(feed_forward.qwen_experts))
 _GRANITE_MOE = _Family(attention.decoder(attention.all_full, feed_forward.granite_experts))
+_GLM_MOE = _Family(attention.decoder(attention.all_full, feed_forward.late_experts))
 _UNGATED = _Family(attention.decoder(attention.all_full, feed_forward.ungated))
 _QWEN_MOE = _Family(attention.decoder(attention.upper_sliding, feed_forward.qwen_experts))
 _GPT_OSS = _Family(attention.decoder(attention.every_nth_full(2), feed_forward.local_experts))
@@ -85,7 +86,9 @@ FAMILIES: dict[str, _Family] = {
     "gemma3": _GEMMA3,
     "gemma3_text": _GEMMA3,
     "glm4": _plain(),
-    "glm4_moe": _Family(attention.decoder(attention.all_full, feed_forward.late_experts)),
+    "glm4_moe": _GLM_MOE,
+    "glm4v_moe_text": _GLM_MOE,
+    "glm4v_text": _plain(),
     "gpt2": _Family(gpt.gpt, tied=True, names=gpt.GPT_NAMES),
     "gpt_bigcode": _Family(gpt.gpt, tied=True, defaults={"multi_query": True}, names=gpt.GPT_NAMES),
     "gpt_neox": _UNGATED,
@@ -124,12 +127,15 @@ FAMILIES: dict[str, _Family] = {
     "qwen2_5_vl": _QWEN,
     "qwen2_5_vl_text": _QWEN,
     "qwen2_moe": _QWEN_MOE,
+    "qwen2_vl": _QWEN,
+    "qwen2_vl_text": _QWEN,
     "qwen3": _QWEN,
     "qwen3_moe": _QWEN_MOE,
     "qwen3_5_moe_text": _QWEN_NEXT,
     "qwen3_5_text": _Family(state.delta_hybrid(feed_forward.gated)),
     "qwen3_next": _QWEN_NEXT,
     "qwen3_vl": _QWEN,
+    "qwen3_vl_moe_text": _QWEN_MOE,
     "qwen3_vl_text": _QWEN,
     "smollm3": _plain(attention.upper_sliding, tied=True),
     "stablelm": _plain(),

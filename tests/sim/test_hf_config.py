@@ -149,7 +149,8 @@ def test_all_families_are_covered() -> None:
         seen.add(case["config"]["model_type"])
         seen.add(case["config"].get("text_config", {}).get("model_type"))
     # Kimi K2 runs on the code of DeepSeek-V3; the others are the same under a second name.
-    same = {"granitemoeshared", "qwen2_5_vl_text"}
+    same = {"granitemoeshared", "qwen2_5_vl_text", "qwen2_vl", "qwen2_vl_text"}
+    same |= {"qwen3_vl_moe_text", "glm4v_text", "glm4v_moe_text"}
     assert set(FAMILIES) - seen == {"kimi_k2"} | same
 
 
