@@ -1,6 +1,7 @@
 """Readers of other people's formats: what good files mean, and what is said of bad ones."""
 
 import json
+import random
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -185,6 +186,47 @@ def test_two_formats_at_once_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match=r"could be of burstgpt, vidur.*expected READER:PATH"):
         workload_of(str(file))
+
+
+ODD = [
+    "null", "true", "-1", "0", "1.5", "NaN", "-Infinity", "1e400", "9" * 400, "[]", "{}", "[[]]",
+    '"text"', '""', "", "[1, null]", '{"a": 1}', "123456789012345678901234567890",
+]  # fmt: skip
+VALUE = re.compile(r'"[^"\\]*"|-?[0-9][0-9.eE+-]*|null|\[[^][]*\]|\{[^{}]*\}')
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_whatever_stands_there_is_read_or_refused(name: str, tmp_path: Path) -> None:
+    """One value after the other is replaced by something odd; nothing else may come of it."""
+    rng = random.Random(name)
+    folder = tmp_path / "files"
+    if name == "servegen":
+        folder.mkdir()
+        for each in fixture(name).iterdir():
+            (folder / each.name).write_bytes(each.read_bytes())
+        victims = sorted(folder.iterdir())
+    for _ in range(30):
+        if name != "servegen":
+            victims = [tmp_path / fixture(name).name]
+            victims[0].write_bytes(fixture(name).read_bytes())
+        victim = rng.choice(victims)
+        text = victim.read_text()
+        place = rng.choice(list(VALUE.finditer(text)))
+        victim.write_text(text[: place.start()] + rng.choice(ODD) + text[place.end() :])
+        try:
+            spec = f"{name}:{folder if name == 'servegen' else victim}"
+            requests = read(workload_of(spec, requests=40, repeat=2))
+        except InputError as error:
+            assert "\n" not in str(error)
+            assert str(tmp_path) in str(error)
+        else:
+            for each in requests:
+                assert each.prompt >= 1
+                assert each.output >= 1
+                assert 0 <= each.arrival < float("inf")
+                if each.path is not None:
+                    check_path(each.path, each.prompt + each.output)
+        victim.write_text(text)
 
 
 # Format by format.

@@ -52,17 +52,25 @@ class InferencePerf(Trace[Items]):
                 raise items.error(f"expected an object, got {shortened(row)}")
             items.needs(row, *_FIELDS)
             at = items.clock(row, "start_time")
-            prompt, output = _lengths(items, row["info"] or {})
+            prompt, output = _lengths(items, row)
             yield at, prompt, 0 if row.get("error") else output
 
 
-def _lengths(items: Items, info: Any) -> tuple[int, int]:
-    request, response = info, info
-    if "request_metrics" in info:
-        request = (info["request_metrics"] or {}).get("text") or {}
-        response = info.get("response_metrics") or {}
+def _lengths(items: Items, row: dict[str, Any]) -> tuple[int, int]:
+    """Tokens of prompt and output; 0 where the report has none."""
+    request = response = _object(items, row, "info")
+    if "request_metrics" in request:
+        request = _object(items, _object(items, request, "request_metrics"), "text")
+        response = _object(items, response, "response_metrics")
     counts = {
         "input_tokens": request.get("input_tokens") or 0,
         "output_tokens": response.get("output_tokens") or 0,
     }
     return items.whole(counts, "input_tokens", 0), items.whole(counts, "output_tokens", 0)
+
+
+def _object(items: Items, row: dict[str, Any], key: str) -> dict[str, Any]:
+    value = row.get(key)
+    if value is not None and type(value) is not dict:
+        raise items.error(f"{key}: expected an object or null, got {shortened(value)}")
+    return value or {}

@@ -212,6 +212,8 @@ def _row(lines: Lines, text: str) -> dict[str, Any]:
         raise lines.error(
             f"expected the fields of Mooncake traces; got a row with {shortened(', '.join(extra))}"
         )
+    if not isinstance(row.get("session_id"), str | int | None):
+        raise lines.error(f"session_id: expected text, got {shortened(row['session_id'])}")
     optional = ("timestamp", "session_id", "delay")
     return {key: row[key] for key in row if row[key] is not None or key not in optional}
 

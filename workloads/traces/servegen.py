@@ -31,7 +31,7 @@ from workloads.plugins import option
 from workloads.request import Request, Session
 from workloads.traces.base import Trace
 from workloads.traces.head import Head
-from workloads.traces.lines import Lines, Source, shortened
+from workloads.traces.lines import MAX_SECONDS, Lines, Source, shortened
 
 _TRACE = re.compile(r"chunk-(\d+)-trace\.csv")
 _LENGTHS = ("input_tokens", "output_tokens")
@@ -168,7 +168,7 @@ class _Lengths:
         shares = self._shares[str(start)]
         try:
             prompt, output = (_cdf(ast.literal_eval(str(shares[name]))) for name in _LENGTHS)
-        except (KeyError, TypeError, ValueError, SyntaxError) as error:
+        except (LookupError, TypeError, ArithmeticError, ValueError, SyntaxError) as error:
             raise InputError(
                 f"{self._path}: window {start}: expected {', '.join(_LENGTHS)}, each a dictionary "
                 "of shares by tokens"
@@ -193,8 +193,8 @@ def _windows(path: str) -> Iterator[_Window]:
             raise lines.error(
                 f"expected Gamma or Weibull gaps with a finite rate and cv, got {shortened(text)}"
             )
-        if start <= before:
-            raise lines.error("expected windows in order of their starts")
+        if not max(0.0, before) <= start <= MAX_SECONDS or start == before:
+            raise lines.error(f"expected windows in order of their starts, got {cells[0]}")
         before = start
         yield _Window(start, rate if shape else 0.0, cv, shape)
     if before == -math.inf:
@@ -207,7 +207,7 @@ def _cdf(shares: dict[Any, float]) -> Cdf | None:
         return None
     lengths = np.array(sorted(shares), np.int64)
     cumulated = np.cumsum([float(shares[length]) for length in sorted(shares)])
-    if lengths[0] < 0 or not cumulated[-1] > 0:
+    if lengths[0] < 0 or not cumulated[-1] > 0 or min(shares.values()) < 0:
         raise ValueError("negative lengths or shares")
     return np.maximum(lengths, 1), cumulated / cumulated[-1]
 

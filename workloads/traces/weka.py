@@ -165,5 +165,8 @@ class _Conversation:
 
 
 def _seconds(entry: dict[str, Any], key: str) -> float:
+    """A span that may be missing, and that recordings have below 0 now and then."""
     value = entry.get(key)
-    return float(value) if isinstance(value, int | float) else 0.0
+    if not isinstance(value, int | float) or not -MAX_SECONDS < value < 1e3 * MAX_SECONDS:
+        return 0.0
+    return float(value)
