@@ -24,7 +24,6 @@ from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence, Status
 from sim.step import Step
-from sim.step_log import duration_of
 from sim.timing.base import TimeModel
 from sim.work import work_of
 from workloads.request import Request
@@ -204,7 +203,7 @@ class Engine:
         if self._turn.is_alone:
             return plan, priced(self._time_model, plan, batch, until - now)
         whole = priced(self._time_model, plan, batch, FOREVER)
-        self._quiet = to_seconds(duration_of(whole.spans))
+        self._quiet = to_seconds(whole.ticks)
         completion = self._turn.next_completion()
         if completion != NEVER:
             until = min(until, to_ticks(completion))
@@ -212,14 +211,13 @@ class Engine:
 
     def _leap(self, plan: DecodeRun, taken: Priced) -> Generator[Event, Any, None]:
         """The steps of the plan that were priced."""
-        start, spans = to_ticks(self._env.now), taken.spans
-        steps, ticks = sum([n for n, _ in spans]), duration_of(spans)
-        self.recorder.scanned.run(taken, self.scheduler.batch, steps)
+        start, steps, ticks = to_ticks(self._env.now), taken.steps, taken.ticks
+        self.recorder.scanned.run(taken, self.scheduler.batch)
         plan.apply(steps)
         self.scheduler.schedule_run(steps)
         yield self._turn.step_end(to_seconds(ticks), self._quiet)
         refusals = self.scheduler.refusals_per_step * steps
-        self.recorder.run(start, spans, len(self.scheduler.batch), plan, refusals)
+        self.recorder.run(start, taken, len(self.scheduler.batch), plan, refusals)
         self._last_step = max(1, ticks // steps)
         self._sample()
         finished = self.scheduler.update_run(steps)

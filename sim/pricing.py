@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,33 +12,36 @@ from sim.clock import ticks_of, to_ticks
 from sim.policies.base import DecodeRun, Stretch
 from sim.sequence import Sequence
 from sim.step import Reads, Work
-from sim.step_log import Spans
+from sim.step_log import Spans, duration_of
 from sim.timing.base import DecodeClock, TimeModel
 from sim.work import work_of_run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Priced:
     """Steps of a decode run and how long they take.
 
-    reads: of the steps of each span, if these are the same but for a rising number of pairs.
-    work: otherwise, of all steps of the plan as arrays.
+    steps, ticks: of all spans together. reads: of the steps of each span, if these are the same
+    but for a rising number of pairs. work: otherwise, of all steps of the plan as arrays.
     """
 
     spans: Spans
+    steps: int
+    ticks: int
     reads: list[tuple[Reads, ...]] | None = None
     work: Work | None = None
 
     def cut(self, room: float) -> Priced:
         """The part up to the first step that ends after ``room`` ticks or later."""
         kept: Spans = []
+        left = room
         for steps, ticks in self.spans:
-            if steps * ticks >= room:
-                kept.append((_steps_up_to(room, ticks, steps), ticks))
+            if steps * ticks >= left:
+                kept.append((_steps_up_to(left, ticks, steps), ticks))
                 break
             kept.append((steps, ticks))
-            room -= steps * ticks
-        return replace(self, spans=kept)
+            left -= steps * ticks
+        return Priced(kept, sum(n for n, _ in kept), duration_of(kept), self.reads, self.work)
 
 
 def priced(
@@ -58,10 +61,13 @@ def priced(
     seconds = time_model.seconds(work)
     if not isinstance(seconds, np.ndarray):
         ticks = to_ticks(seconds)
-        return Priced([(_steps_up_to(room, ticks, plan.steps), ticks)], work=work)
+        steps = _steps_up_to(room, ticks, plan.steps)
+        return Priced([(steps, ticks)], steps, steps * ticks, work=work)
     each = ticks_of(seconds)
-    n = int(np.searchsorted(np.cumsum(each), room)) + 1
-    return Priced([(1, ticks) for ticks in each[:n].tolist()], work=work)
+    ends = np.cumsum(each)
+    steps = min(int(np.searchsorted(ends, room)) + 1, len(ends))
+    spans = [(1, ticks) for ticks in each[:steps].tolist()]
+    return Priced(spans, steps, int(ends[steps - 1]), work=work)
 
 
 def _priced_by_stretch(
@@ -70,18 +76,23 @@ def _priced_by_stretch(
     """None where the steps of some stretch do not all take the same time."""
     spans: Spans = []
     loaded: list[tuple[Reads, ...]] = []
+    taken = duration = 0
     for steps, reads in stretches:
         ticks = clock(reads)
         if ticks is None:
             return None
-        loaded.append(reads)
         whole = steps * ticks
-        if whole >= room:
-            spans.append((_steps_up_to(room, ticks, steps), ticks))
-            break
+        is_last = duration + whole >= room
+        if is_last:
+            steps = _steps_up_to(room - duration, ticks, steps)
+            whole = steps * ticks
+        loaded.append(reads)
         spans.append((steps, ticks))
-        room -= whole
-    return Priced(spans, loaded)
+        taken += steps
+        duration += whole
+        if is_last:
+            break
+    return Priced(spans, taken, duration, loaded)
 
 
 def _steps_up_to(room: float, ticks: int, steps: int) -> int:

@@ -16,13 +16,14 @@ import numpy as np
 
 from sim.clock import to_seconds
 from sim.policies.base import PARTS, DecodeRun, Policy, Usage, counts_of
+from sim.pricing import Priced
 from sim.samples import Samples
 from sim.scanned import Scanned
 from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence, Status
 from sim.step import Copy, Count, Placement, Run, Step
-from sim.step_log import Spans, StepLog
+from sim.step_log import StepLog
 from workloads.request import Request
 
 FLOATS = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
@@ -111,7 +112,7 @@ class Recorder:
             self._tracks.setdefault(seq.id, _Track(began))
         self._pauses(step, began)
         went_on = self._emissions(self.log.steps, ended, step)
-        self.log.append(1, end - start, end, went_on)
+        self.log.append(end - start, end, went_on)
         self.running_ticks += len(step.runs) * (end - start)
         self._count(step, placement)
 
@@ -212,16 +213,17 @@ class Recorder:
         unseen = batch.newcomers if isinstance(batch, DecodeBatch) else batch
         return all(seq.id in streaming for seq in unseen)
 
-    def run(self, start: int, spans: Spans, sequences: int, plan: DecodeRun, refusals: int) -> None:
+    def run(
+        self, start: int, taken: Priced, sequences: int, plan: DecodeRun, refusals: int
+    ) -> None:
         """Decode steps of ``sequences`` streaming sequences, from ``start`` (ticks) on."""
-        before = self.log.steps
-        self.log.extend(start, spans, sequences)
-        n = self.log.steps - before
-        totals, most = plan.occupied(spans)
-        self._add_occupied(totals, most, self.log.last_end - start)
+        n = taken.steps
+        self.log.extend(start, taken.spans, sequences)
+        totals, most = plan.occupied(taken.spans)
+        self._add_occupied(totals, most, taken.ticks)
         computed = n * sequences if plan.tokens is None else _total(plan.tokens, n)
         counts = self.counts
-        self.running_ticks += sequences * (self.log.last_end - start)
+        self.running_ticks += sequences * taken.ticks
         counts["steps"] += n
         counts["alloc_failures"] += refusals
         counts["output_tokens"] += n * sequences

@@ -43,35 +43,43 @@ class Scanned:
                 needed = int(cells_read_each(group, spans[:, 0], spans[:, 1]).sum())
             self._add(index, work.reads[index].cells, needed, 1)
 
-    def run(self, taken: Priced, seqs: SequenceOf[Sequence], steps: int) -> None:
-        """The first ``steps`` decode steps of ``seqs``, which have not been taken yet.
+    def run(self, taken: Priced, seqs: SequenceOf[Sequence]) -> None:
+        """Decode steps of ``seqs`` that were priced and have not been taken yet.
 
         Whatever computes whole sequences again reads just what it needs.
         """
         if taken.work is None:
             self._stretches(taken, seqs)
         else:
-            self._steps(taken.work, seqs, steps)
+            self._steps(taken.work, seqs, taken.steps)
 
     def _stretches(self, taken: Priced, seqs: SequenceOf[Sequence]) -> None:
         """Spans in each of which the same is loaded."""
-        context, n = context_of(seqs), len(seqs)
         for index, group in self._groups:
-            needed = None
-            if group.kind != "full":
+            if group.kind == "full":
+                self._full_stretches(index, taken, seqs)
+            else:
                 lengths = np.array([seq.computed for seq in seqs])
-                needed = attended_in_run(group, lengths, sum(steps for steps, _ in taken.spans))
-            done = 0
-            for (steps, _), reads in zip(taken.spans, taken.reads or (), strict=False):
-                cells = int(reads[index].cells)
-                self.cells[index] += steps * cells
-                if needed is None:
-                    spare = cells - context - n * (done + 1)
-                    self.excess[index] += _falling(spare, n, steps)
-                else:
-                    spares = cells - needed[done : done + steps]
-                    self.excess[index] += int(np.maximum(spares, 0).sum())
-                done += steps
+                needed = attended_in_run(group, lengths, taken.steps)
+                sizes = [steps for steps, _ in taken.spans]
+                loaded = [reads[index].cells for reads in (taken.reads or ())[: len(sizes)]]
+                self._add(index, np.repeat(np.array(loaded), sizes), needed, taken.steps)
+
+    def _full_stretches(self, index: int, taken: Priced, seqs: SequenceOf[Sequence]) -> None:
+        """What is needed rises by a token a sequence from step to step."""
+        context, n = context_of(seqs), len(seqs)
+        loaded = excess = 0
+        for (steps, _), reads in zip(taken.spans, taken.reads or (), strict=False):
+            cells = int(reads[index].cells)
+            after = context + n * steps
+            loaded += steps * cells
+            if cells >= after:
+                excess += steps * (2 * cells - context - after - n) // 2
+            else:
+                excess += _falling(cells - context - n, n, steps)
+            context = after
+        self.cells[index] += loaded
+        self.excess[index] += excess
 
     def _steps(self, work: Work, seqs: SequenceOf[Sequence], steps: int) -> None:
         lengths = None

@@ -17,6 +17,7 @@ from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Occupancy, Totals
 from sim.paging.run import Due
 from sim.policies.base import DecodeRun, Stretch, Usage, counts_of
+from sim.schedulers.calendar import Ranked
 from sim.sequence import Sequence
 from sim.step import Reads
 from sim.step_log import Spans
@@ -43,18 +44,19 @@ class GrowingRun(DecodeRun):
         self._sequences = len(seqs)
         self._due = due
         self._size = manager.groups[0].size
+        self._takers = due.agenda(0)
         self._tokens = totals.tokens
         self._free = manager.pool.free
         self._changes: list[tuple[int, int, int]] = []
-        """(steps, free blocks, surplus) from step to step, of the steps taken."""
+        """(steps, free blocks, surplus) from change to change, of the steps taken."""
         self.steps = self._steps_with_room(steps)
 
     def _steps_with_room(self, steps: int) -> int:
         free = self._free
         if -(-steps // self._size) * self._sequences <= free:
             return steps
-        for step in range(steps):
-            free -= len(self._due.due_at(0, step))
+        for step, takers in _repeated(self._takers, self._size, steps):
+            free -= len(takers)
             if free < 0:
                 return step
         return steps
@@ -63,17 +65,14 @@ class GrowingRun(DecodeRun):
 
     def stretches(self) -> Iterator[Stretch]:
         """From one step in which a table takes a block to the next."""
-        takers, steps, size, n = self._due.due_at, self.steps, self._size, self._sequences
-        entries, tokens = self._totals.entries, self._tokens
-        step = 0
-        while step < steps:
-            first = step
-            entries += len(takers(0, step))
-            step += 1
-            while step < steps and not takers(0, step):
-                step += 1
-            reads = Reads(entries * size, tokens + n * step, entries)
-            yield Stretch(step - first, (reads,))
+        size, n, steps = self._size, self._sequences, self.steps
+        entries, tokens, first = self._totals.entries, self._tokens, 0
+        for step, takers in _repeated(self._takers, size, steps):
+            if step > first:
+                yield Stretch(step - first, (Reads(entries * size, tokens + n * step, entries),))
+                first = step
+            entries += len(takers)
+        yield Stretch(steps - first, (Reads(entries * size, tokens + n * steps, entries),))
 
     @cached_property
     def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
@@ -87,16 +86,12 @@ class GrowingRun(DecodeRun):
     @cached_property
     def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
         """The pool's."""
-        free, surplus = [], []
-        last_free, last_surplus = self._free, self._totals.surplus
-        for step in range(self.steps):
-            for _, seq in self._due.due_at(0, step):
-                last_free -= 1
-                last_surplus += self._new_surplus(seq, seq.computed + step)
-            free.append(last_free)
-            surplus.append(last_surplus)
+        free, surplus = np.full((2, self.steps), [[self._free], [self._totals.surplus]])
+        for step, takers in _repeated(self._takers, self._size, self.steps):
+            free[step:] -= len(takers)
+            surplus[step:] += sum(self._new_surplus(seq, seq.computed + step) for _, seq in takers)
         tokens = self._tokens + self._sequences * np.arange(1, self.steps + 1, dtype=np.int64)
-        return (self._totals.split(self._occupancy, tokens, np.array(free), np.array(surplus)),)
+        return (self._totals.split(self._occupancy, tokens, free, surplus),)
 
     def _new_surplus(self, seq: Sequence, length: int) -> int:
         """Room in the block that begins after ``length`` tokens that will never be used."""
@@ -106,17 +101,14 @@ class GrowingRun(DecodeRun):
 
     def apply(self, steps: int) -> None:
         """Take blocks as the steps would, in the same order."""
-        manager, totals, due = self._manager, self._totals, self._due.due
-        pool, size, holdings = manager.pool, self._size, manager.holdings
+        manager, totals, pool = self._manager, self._totals, self._manager.pool
+        size, holdings, changes = self._size, manager.holdings, self._changes
         first = 0
-        for step in range(steps):
-            visited = due(step)
-            if not visited:
-                continue
+        for step, due in _repeated(self._due.agenda(None), size, steps):
             if step > first:
-                self._changes.append((step - first, pool.free, totals.surplus))
+                changes.append((step - first, pool.free, totals.surplus))
                 first = step
-            for _, seq in visited:
+            for _, seq in due:
                 length, holding = seq.computed + step, holdings[seq.id]
                 if not length % size:
                     holding.tables[0].blocks.append(pool.take_one())
@@ -124,7 +116,7 @@ class GrowingRun(DecodeRun):
                         totals.grew(holding)
                 elif length < holding.public and manager.caching and not (length + 1) % size:
                     manager.publish(holding, length + 1)
-        self._changes.append((steps - first, pool.free, totals.surplus))
+        changes.append((steps - first, pool.free, totals.surplus))
         totals.tokens += self._sequences * steps
 
     def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
@@ -148,3 +140,14 @@ class GrowingRun(DecodeRun):
         part = self._totals.split(self._occupancy, token_ticks, free_ticks, surplus_ticks, duration)
         most: Any = self._totals.split(self._occupancy, tokens, free, surplus).live
         return [counts_of(part)], most * part.cell_bytes
+
+
+def _repeated(
+    agenda: list[tuple[int, list[Ranked]]], period: int, steps: int
+) -> Iterator[tuple[int, list[Ranked]]]:
+    """An agenda of ``period`` steps again and again, up to ``steps``."""
+    for start in range(0, steps, period):
+        for ahead, due in agenda:
+            if start + ahead >= steps:
+                return
+            yield start + ahead, due

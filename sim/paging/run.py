@@ -23,10 +23,23 @@ class Due(Protocol):
     """Who is due so many steps from now, in running order."""
 
     def due(self, ahead: int, /) -> list[Ranked]:
-        """Everybody."""
+        """At one step."""
 
-    def due_at(self, residue: int, ahead: int, /) -> list[Ranked]:
-        """Whose length modulo the policy's period is ``residue`` then."""
+    def agenda(self, residue: int | None, /) -> list[tuple[int, list[Ranked]]]:
+        """At all steps of the policy's next period, see `Calendar.agenda`."""
+
+
+class _Listed:
+    """Sequences that stand still at the first step of the run."""
+
+    def __init__(self, calendar: Calendar) -> None:
+        self._calendar = calendar
+
+    def due(self, ahead: int) -> list[Ranked]:
+        return self._calendar.due(ahead)
+
+    def agenda(self, residue: int | None) -> list[tuple[int, list[Ranked]]]:
+        return self._calendar.agenda(0, residue)
 
 
 class PagedRun(DecodeRun):
@@ -84,4 +97,4 @@ def due_in(policy: Policy, seqs: SequenceOf[Sequence]) -> Due:
     calendar = Calendar(policy.period)
     for rank, seq in enumerate(seqs):
         calendar.add(rank, seq, policy.due_residues(seq), -seq.computed)
-    return calendar
+    return _Listed(calendar)

@@ -118,9 +118,9 @@ class DecodeBatch(SequenceOf[Sequence]):
         """
         return self._calendar.due(self.clock.scheduled + ahead)
 
-    def due_at(self, residue: int, ahead: int = 0) -> list[Ranked]:
-        """Those of them whose length modulo the policy's period is ``residue`` then."""
-        return self._calendar.due_at(residue, self.clock.scheduled + ahead)
+    def agenda(self, residue: int | None = None) -> list[tuple[int, list[Ranked]]]:
+        """The members that are due within the next period, see `Calendar.agenda`."""
+        return self._calendar.agenda(self.clock.scheduled, residue)
 
     def steps_to_end(self) -> int:
         """Steps until the first member has its last token; there must be a member."""

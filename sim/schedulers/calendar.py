@@ -33,11 +33,6 @@ class Calendar:
         for residue in residues:
             self._by_residue[residue][(residue + behind) % self._period].remove((rank, seq))
 
-    def due_at(self, residue: int, time: int) -> list[Ranked]:
-        """Who has a length of this residue at ``time`` and is due then; not to be changed."""
-        slots = self._by_residue.get(residue)
-        return slots.get(time % self._period, []) if slots else []
-
     def due(self, time: int) -> list[Ranked]:
         """Everybody who is due at ``time``, in the order of their ranks; not to be changed."""
         slot = time % self._period
@@ -45,3 +40,19 @@ class Calendar:
         if len(found) < 2:
             return found[0] if found else []
         return sorted(entry for entries in found for entry in entries)
+
+    def agenda(self, time: int, residue: int | None = None) -> list[tuple[int, list[Ranked]]]:
+        """Who is due in the ``period`` steps from ``time`` on: (steps from now, who), in order.
+
+        Without a ``residue`` for any reason. Steps at which nobody is due are left out.
+        """
+        now, period = time % self._period, self._period
+        if residue is None and len(self._by_residue) == 1:
+            residue = next(iter(self._by_residue))
+        if residue is not None:
+            slots = self._by_residue.get(residue, {})
+            return sorted([((slot - now) % period, due) for slot, due in slots.items() if due])
+        taken = {slot for slots in self._by_residue.values() for slot, due in slots.items() if due}
+        return [
+            (ahead, self.due(time + ahead)) for ahead in sorted((s - now) % period for s in taken)
+        ]
