@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from math import lcm
 from typing import ClassVar, Literal, NamedTuple
 
@@ -195,7 +196,15 @@ class Paged(PagedOperations, Policy):
         if self.manager.frees or not refusal.whole:
             return False
         branches = {branch for branch, _ in seq.path}
-        return not any(_extends(other, branches) for other in self._seqs.values())
+        return not any(self._extends(other, branches) for other in self._seqs.values())
+
+    def _extends(self, seq: Sequence, branches: set[int]) -> bool:
+        """Whether what ``seq`` generates can lengthen a cached prefix on these branches."""
+        computed = seq.computed
+        if self.manager.holdings[seq.id].public <= computed:
+            return False
+        coming = takewhile(lambda part: part[1] > computed, reversed(seq.path))
+        return any(branch in branches for branch, _ in coming)
 
     # What the scheduler does.
 
@@ -442,11 +451,6 @@ def _live_cells(
     return (cell >= (first * cells // group.size)[:, np.newaxis]) & (
         cell < (last * cells // group.size)[:, np.newaxis]
     )
-
-
-def _extends(seq: Sequence, branches: set[int]) -> bool:
-    """Whether what ``seq`` generates can lengthen a cached prefix on these branches."""
-    return any(branch in branches for branch, end in seq.path if branch >= 0 and end > seq.computed)
 
 
 def _period_of(groups: Iterable[Group]) -> int:
