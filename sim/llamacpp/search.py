@@ -14,7 +14,7 @@ from sim.llamacpp.cells import EMPTY, NOBODY, SHARED, Cells, Cellset, Mask
 from sim.llamacpp.sizes import MAX_SEQ
 from sim.llamacpp.window import Window
 
-Limits = NDArray[np.int64]
+Limits = NDArray[np.int32]
 
 _NONE = np.empty(0, np.intp)
 
@@ -30,7 +30,7 @@ def limits_of(cells: Cells, window: Window) -> Limits | None:
     window.last_masked_each(cells.refresh().hi + 1, out=limit[:MAX_SEQ])
     limit[EMPTY] = -1
     limit[SHARED] = limit[NOBODY] = -2
-    return limit
+    return limit.astype(np.int32)
 
 
 def usable(cells: Cells, limit: Limits | None, start: int, stop: int) -> Mask:
@@ -38,7 +38,7 @@ def usable(cells: Cells, limit: Limits | None, start: int, stop: int) -> Mask:
     owner = cells.owner[start:stop]
     if limit is None:
         return owner == EMPTY
-    mask: Mask = cells.pos[start:stop] <= limit[owner]
+    mask: Mask = cells.pos[start:stop] <= limit.take(owner, mode="wrap")
     return mask
 
 

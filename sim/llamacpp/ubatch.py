@@ -31,7 +31,7 @@ class Tokens:
             self.owner: Ids = np.empty(n, np.int16)
             self.owner.fill(_code(seqs))
             return
-        codes = np.array([_code(run[0]) for run in runs], np.int16)
+        codes = np.array([r[0][0] if len(r[0]) == 1 else _code(r[0]) for r in runs], np.int16)
         firsts = np.array([run[1] for run in runs], np.int32)
         ids = {run[0] for run in runs}
         distinct = len(ids) == len(runs) and all(len(seqs) == 1 for seqs in ids)

@@ -106,7 +106,7 @@ class WindowedRun:
         while True:
             stop = min(start + reach, self._size)
             owner, pos = self._owner[start:stop], self._pos[start:stop]
-            found = (pos <= limits[owner]).nonzero()[0]
+            found = (pos <= limits.take(owner, mode="wrap")).nonzero()[0]
             due = self._due_of(owner[found], pos[found])
             taken, is_all = self._picked(found + start, due, need)
             if is_all or stop == self._size:
@@ -151,7 +151,7 @@ class WindowedRun:
 
     def _single(self, start: int, n: int) -> None:
         """One step whose search goes round the end; ends the plan if there is no room."""
-        can = (self._pos <= self._limits_at(self._step)[self._owner]).nonzero()[0]
+        can = (self._pos <= self._limits_at(self._step).take(self._owner, mode="wrap")).nonzero()[0]
         split = int(np.searchsorted(can, start))
         taken = np.concatenate((can[split:], can[:split]))[: self._width]
         if taken.size < self._width or not self._commit(taken, n):

@@ -33,7 +33,7 @@ from sim.policies.llamacpp_ops import LlamaOperations
 from sim.policies.llamacpp_pending import Owed, Served
 from sim.policies.llamacpp_reads import Scans
 from sim.policies.llamacpp_run import LlamaRun, n_kv_of_run, usage_of_run
-from sim.policies.llamacpp_usage import dead_cells, usage_of_cells, usage_of_states
+from sim.policies.llamacpp_usage import dead_cells, dead_of, usage_of_cells, usage_of_states
 from sim.sequence import Sequence
 from sim.step import Cells, Placement, Reads, Step
 from workloads.errors import InputError
@@ -155,7 +155,8 @@ class LlamaPolicy(LlamaOperations, Policy):
             return False
         if own < 0:
             own = self._open(seq.id)
-        self._batch[own] = self._batch.get(own, 0) + n
+        batch = self._batch
+        batch[own] = batch.get(own, 0) + n
         self._batched += n
         return True
 
@@ -198,11 +199,14 @@ class LlamaPolicy(LlamaOperations, Policy):
         the batch is made in the order of the ids, as llama-server goes through its slots.
         """
         self._owed.add(self.memory.update(), self._copies, self._shifts)
-        runs = []
+        runs, ids, following = [], self._ids, self._next
         for seq, _, n in step.runs:
-            runs.append(((self._ids[seq.id],), self._next[seq.id], n))
-            self._next[seq.id] += n
-            self._swapped.pop(seq.id, None)
+            name = seq.id
+            first = following[name]
+            runs.append(((ids[name],), first, n))
+            following[name] = first + n
+            if self._swapped:
+                self._swapped.pop(name, None)
         if self._sequential:
             runs.sort()
         self._batch.clear()
@@ -359,12 +363,14 @@ class LlamaPolicy(LlamaOperations, Policy):
         return owners
 
     def owners_at(self, cells: Cells, cache: int = 0) -> Cells:
-        """Looks at those cells only where all lie in one stream without a window."""
-        if cache < len(self.caches):
-            which = self.caches[cache]
-            if which.n_stream == 1 and not which.window.bounded:
-                return self._names()[which.streams[0].owner[cells]]
-        return self.owners(cache)[cells]
+        """Looks at those cells only where all lie in one stream."""
+        if cache == len(self.caches) or self.caches[cache].n_stream > 1:
+            return self.owners(cache)[cells]
+        which, stream = self.caches[cache], self.caches[cache].streams[0]
+        owners: Cells = self._names()[stream.owner[cells]]
+        if which.window.bounded:
+            owners[dead_of(which, stream, cells)] = -3
+        return owners
 
     def _names(self) -> Cells:
         """The sequence that every value of `Cells.owner` stands for."""

@@ -60,6 +60,14 @@ def dead_cells(cache: KVCache, cells: Cells) -> NDArray[np.bool_]:
     return passed & (cells.owner != EMPTY)
 
 
+def dead_of(cache: KVCache, cells: Cells, some: Ints) -> NDArray[np.bool_]:
+    """`dead_cells` of ``some`` cells of a stream of a cache with a window."""
+    limit = limits_of(cells, cache.window)
+    assert limit is not None
+    owner = cells.owner[some]
+    return (cells.pos[some] <= limit[owner]) & (owner != EMPTY)
+
+
 def live_cells(cache: KVCache, cells: Cells) -> int:
     """Cells of one stream that the next token of an owner can still see."""
     if not cache.window.bounded:
