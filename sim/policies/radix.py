@@ -25,7 +25,7 @@ from sim.policies.radix_run import RadixRun, pages_begun, surplus_found
 from sim.radix.layout import manager_of, pools_of
 from sim.radix.manager import Holding
 from sim.radix.node import Node
-from sim.radix.windows import WindowCounts
+from sim.radix.windows import Drop, WindowCounts
 from sim.reads import attended_in_run
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Count, Placement, Reads, Step
@@ -93,6 +93,7 @@ class Radix(Policy):
         self._root = self.manager.tree.root
         self._found: tuple[Sequence | None, Node] = (None, self._root)
         self._refusal = _NONE
+        self._somebody_waits = False
         self._chunks: dict[int, Sequence] = {}
         self._visits = 0
 
@@ -114,6 +115,10 @@ class Radix(Policy):
         if asked is not seq or node.end != tokens:
             raise IntegrityError(f"{seq!r} takes over {tokens} tokens that were not looked up")
         return node
+
+    def chunk_of(self, seq: Sequence, computed: int, n: int) -> int:
+        """No more window slots at once than the budget's steps have tokens."""
+        return n if self._windows is None else min(n, self.budget.max_batched_tokens)
 
     def can_ever_hold(self, seq: Sequence) -> bool:
         """Whether there is a page for every page of it, and enough for the longest chunk."""
@@ -146,9 +151,11 @@ class Radix(Policy):
         refusal = self._refusal
         if refusal.seq is not seq:
             return False
+        self._somebody_waits = True
         if seq.status is Status.SWAPPED or not self.manager.caching or not seq.reads_cache:
             return True
-        return refusal.whole or not refusal.hit
+        # A hit whose window is evicted no longer keeps its slots from others.
+        return not refusal.hit or (refusal.whole and self._windows is None)
 
     # What the scheduler does.
 
@@ -245,42 +252,59 @@ class Radix(Policy):
         return self.held_bytes(seq)
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> RadixRun | None:
-        """Closed form: what is taken and evicted follows from the lengths alone.
-
-        Single steps only where a window has a pool of its own.
-        """
-        if self._windows is not None:
-            return None
+        """Closed form: what is taken, given up and evicted follows from the lengths alone."""
+        somebody_waits, self._somebody_waits = self._somebody_waits, False
+        manager = self.manager
         lengths = np.array([seq.computed for seq in seqs], dtype=np.int64)
+        holdings = [manager.holdings[seq.id] for seq in seqs]
+        drops: list[Drop] = []
+        if self._windows is not None:
+            drops = self._windows.drops(holdings, lengths, steps)
+            if somebody_waits and drops:
+                # What is given up may be what the refused sequence waits for.
+                steps = min(steps, drops[0][0])
         begun = pages_begun(lengths, self.period, steps)
-        steps = int(np.searchsorted(begun, self.manager.tree.available, side="right"))
+        steps = int(np.searchsorted(begun, manager.full_available, side="right"))
+        if self._windows is not None:
+            steps = self._windows.steps_with_room(begun[:steps], drops)
         if not steps:
             return None
         return RadixRun(
-            self.manager,
+            manager,
             seqs,
             steps,
             due_in(self, seqs),
-            partial(self._foreseen, seqs, lengths, begun),
+            partial(self._foreseen, holdings, lengths, drops, begun),
+            sorted({step for step, _ in drops}),
         )
 
     def _foreseen(
-        self, seqs: SequenceOf[Sequence], lengths: Cells, begun: Cells, steps: int
+        self,
+        holdings: SequenceOf[Holding],
+        lengths: Cells,
+        drops: list[Drop],
+        begun: Cells,
+        steps: int,
     ) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
         reads = tuple(
             self._reads_of_run(group, spec, lengths, steps)
             for group, spec in zip(self.groups, self.layout.groups, strict=True)
         )
-        now, size = self.usage()[0], self.period
+        (now, *others), size = self.usage(), self.period
         live = now.live + len(lengths) * np.arange(1, steps + 1, dtype=np.int64)
         free = now.free - begun[:steps] * size
         internal: Count = 0
         if size > 1:
-            finals = np.array([self.manager.holdings[seq.id].final for seq in seqs])
+            finals = np.array([holding.final for holding in holdings])
             internal = now.internal + surplus_found(lengths, finals, size, steps)
         reserved: Count = np.asarray(now.capacity - live - free - internal, dtype=np.int64)
         usage = Usage(now.capacity, live, reserved, internal, free, 0, now.shared, now.cell_bytes)
-        return reads, (usage,)
+        if self._windows is None:
+            return reads, (usage,)
+        window = self._windows.usage_of_run(
+            others[0], holdings, lengths, drops, usage, begun[:steps]
+        )
+        return reads, (usage, window)
 
     def _reads_of_run(
         self, group: LayerGroup, spec: GroupSpec, lengths: Cells, steps: int

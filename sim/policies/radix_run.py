@@ -23,7 +23,8 @@ Ints = NDArray[np.int64]
 class RadixRun(DecodeRun):
     """A plan for ``seqs``. due: who begins a page so many steps from now.
 
-    look: makes reads and usage of so many steps.
+    look: makes reads and usage of so many steps. singly: steps in which something more happens
+    than that pages are taken, rising.
     """
 
     def __init__(
@@ -33,12 +34,14 @@ class RadixRun(DecodeRun):
         steps: int,
         due: Due,
         look: Callable[[int], tuple[tuple[Reads, ...], tuple[Usage, ...]]],
+        singly: SequenceOf[int] = (),
     ) -> None:
         self.steps = steps
         self._manager = manager
         self._seqs = seqs
         self._due = due
         self._look = look
+        self._singly = singly
         self._applied = False
 
     @cached_property
@@ -60,11 +63,30 @@ class RadixRun(DecodeRun):
     def apply(self, steps: int) -> None:
         """Take pages in the order of the steps, and within each in running order."""
         self._applied = True
-        if self._manager.page_size == 1:
-            self._take_slots(steps)
-        else:
-            self._take_pages(steps)
-        self._manager.tokens += steps * len(self._seqs)
+        done = 0
+        for step in self._singly:
+            if step < steps:
+                self._take(done, step)
+                self._visit(step)
+                done = step + 1
+        self._take(done, steps)
+
+    def _visit(self, step: int) -> None:
+        """One step as the policy would do it."""
+        manager, due = self._manager, self._due.due(step)
+        for _, seq in due:
+            if not manager.extend_by_one(manager.holdings[seq.id], seq.computed + step):
+                raise IntegrityError(f"{seq!r} finds no room in a decode run that was planned")
+        manager.tokens += len(self._seqs) - len(due)
+
+    def _take(self, first: int, stop: int) -> None:
+        """Steps in which pages are taken and nothing else happens."""
+        if first < stop:
+            if self._manager.page_size == 1:
+                self._take_slots(stop - first)
+            else:
+                self._take_pages(first, stop)
+            self._manager.tokens += (stop - first) * len(self._seqs)
 
     def _take_slots(self, steps: int) -> None:
         """One slot a sequence and step: an array of all of them, of which each has a row."""
@@ -74,8 +96,8 @@ class RadixRun(DecodeRun):
         for seq, row in zip(self._seqs, np.ascontiguousarray(slots.T), strict=True):
             holdings[seq.id].add(row)
 
-    def _take_pages(self, steps: int) -> None:
-        manager, due = self._manager, [self._due.due(step) for step in range(steps)]
+    def _take_pages(self, first: int, stop: int) -> None:
+        manager, due = self._manager, [self._due.due(step) for step in range(first, stop)]
         pages = manager.take_one_by_one(sum(map(len, due)))
         for index, (_, seq) in enumerate(chain.from_iterable(due)):
             manager.grew(manager.holdings[seq.id], pages[index : index + 1])

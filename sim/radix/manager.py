@@ -112,6 +112,11 @@ class RadixManager:
 
     # Room.
 
+    @property
+    def full_available(self) -> int:
+        """Pages that are free, or can be made so, whatever there is of window slots."""
+        return self.pool.all_free + self.tree.evictable // self.page_size
+
     def pages_for(self, tokens: int) -> int:
         """Pages that begin before ``tokens`` tokens are full."""
         return -(-tokens // self.page_size)
@@ -164,7 +169,7 @@ class RadixManager:
         Window slots only for what the next token sees.
         """
         root, need = self.tree.root, self.pages_for(computed)
-        given_up = self._unseen(computed) if self._window else 0
+        given_up = self.unseen(computed) if self._window else 0
         seen = need - given_up // self.page_size
         if self.tree.lacking(root, need, seen) > 0:
             return False
@@ -176,7 +181,7 @@ class RadixManager:
         holding.end = computed
         return True
 
-    def _unseen(self, computed: int) -> int:
+    def unseen(self, computed: int) -> int:
         """Leading tokens that the token after the ``computed`` ones does not see, in whole pages.
 
         At least a page is kept, so that a leaf of the tree always has window slots.
@@ -213,7 +218,7 @@ class RadixManager:
         Done once in a window's length.
         """
         holding.drop_at = computed + self._window
-        size, start, until = self.page_size, holding.node.end, self._unseen(computed)
+        size, start, until = self.page_size, holding.node.end, self.unseen(computed)
         given_up = max(holding.given_up, start)
         if until > given_up:
             own = holding.own()[(given_up - start) // size : (until - start) // size]

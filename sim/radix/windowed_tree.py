@@ -20,9 +20,10 @@ class WindowedTree(RadixTree):
     """Edges whose window slots were evicted stay as tombstones, without an end in them.
 
     A prefix can be taken over only where the window before its end is there, or everything. A
-    sequence locks window slots as far up as its window reaches, whole edges. The least recently
-    used window slots go first, those near the root before those behind them; a leaf goes with
-    all it has, and so do tombstones that become leaves.
+    sequence locks window slots as far up as its window reaches; edges are cut there, so that no
+    more is locked (SGLang cuts those that it adds). The least recently used window slots go first,
+    those near the root before those behind them; a leaf goes with all it has, and so do tombstones
+    that become leaves.
 
     window_evictable, window_protected: tokens on edges that have window slots and whose window
     slots nobody has locked, and on the others. window_shared: tokens on edges whose window slots
@@ -108,8 +109,6 @@ class WindowedTree(RadixTree):
                 self._bury(deepest)
             rest = pages[(deepest.end - start) // size :]
             deepest = self._grow(deepest, path, stop, rest)
-            if deepest.size > self._tail:
-                self._cut(deepest, stop - self._tail)
         self._renew(deepest)
         return deepest, spare
 
@@ -153,6 +152,8 @@ class WindowedTree(RadixTree):
         for each in self.path_to(node):
             if locked >= self._window or each.tombstone:
                 break
+            if not each.window_locks and locked + each.size > self._tail:
+                self._cut(each, each.end - self._tail + locked)
             each.window_locks += 1
             if each.window_locks == 1:
                 self.window_evictable -= each.size
@@ -197,8 +198,8 @@ class WindowedTree(RadixTree):
         for each in self.path_to(node):
             if seen >= self._window or each.tombstone:
                 break
+            kept += 0 if each.window_locks else min(each.size, self._tail - seen)
             seen += each.size
-            kept += 0 if each.window_locks else each.size
         full = pages - pools.full.free - (self.evictable - self._kept(node)) // size
         window = window_pages - pools.window.free - (self.window_evictable - kept) // size
         return max(full, window)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.policies.base import Usage
 from sim.radix.manager import Holding, RadixManager
@@ -12,8 +15,11 @@ from sim.radix.paired_pool import NO_PAGE, PairedPool
 from sim.radix.windowed_tree import WindowedTree
 from sim.step import Cells
 
-DEAD = -3
 FREE = -1
+
+Ints = NDArray[np.int64]
+Drop = tuple[int, int]
+"""Slots given up in a decode run: in which of its steps, and how many tokens."""
 
 
 class WindowCounts:
@@ -60,6 +66,50 @@ class WindowCounts:
         live = capacity - free - internal - reserved
         return Usage(capacity, live, reserved, internal, free, 0, tree.window_shared, cell_bytes)
 
+    def drops(self, holdings: SequenceOf[Holding], lengths: Ints, steps: int) -> list[Drop]:
+        """Every time that one of these holdings gives up window slots in the next steps."""
+        size, window = self._manager.page_size, self._window
+        found: list[Drop] = []
+        for holding, length in zip(holdings, lengths.tolist(), strict=True):
+            given_up, at = max(holding.given_up, holding.node.end), holding.drop_at
+            while (at := -(-max(at, length) // size) * size) < length + steps:
+                unseen = self._manager.unseen(at)
+                found.append((at - length, max(unseen - given_up, 0)))
+                given_up = max(given_up, unseen)
+                at += window
+        return sorted(found)
+
+    def steps_with_room(self, begun: Ints, drops: list[Drop]) -> int:
+        """How many steps of a run find pages, given those begun up to each; or nearly as many."""
+        size, steps = self._manager.page_size, len(begun)
+        room = self._pools.window.free + self._tree.window_evictable // size
+        # What is given up within a step may come too late for it.
+        gained = np.concatenate([[0], np.cumsum(_dropped(drops, steps))[:-1]]) // size
+        fits = begun <= room + gained
+        return steps if fits.all() else int(np.argmin(fits))
+
+    def usage_of_run(
+        self,
+        now: Usage,
+        holdings: SequenceOf[Holding],
+        lengths: Ints,
+        drops: list[Drop],
+        other: Usage,
+        begun: Ints,
+    ) -> Usage:
+        """`usage` during every step of a run. other: that of the other pool."""
+        size, steps = self._manager.page_size, len(begun)
+        given_up = np.cumsum(_dropped(drops, steps))
+        behind = lengths - self._window
+        behind -= np.array([max(each.given_up, each.node.end) for each in holdings])
+        # Slots behind the window: one more a step of every sequence that is beyond its window.
+        more = np.bincount(np.clip(-behind, 0, steps), minlength=steps + 1)[:steps].cumsum()
+        dead = now.internal - self._manager.surplus + more.cumsum() - given_up
+        internal = other.internal + dead
+        free = now.free - begun * size + given_up
+        live = np.asarray(now.capacity - free - internal - other.reserved, dtype=np.int64)
+        return replace(now, live=live, reserved=other.reserved, internal=internal, free=free)
+
     def owners(self, of_pages: Cells) -> Cells:
         """Owners of the window's slots, given those of the other pool's."""
         size, window_of = self._manager.page_size, self._pools.window_of
@@ -70,3 +120,12 @@ class WindowCounts:
             if not node.tombstone and not node.window_locks:
                 owners[window_of[node.pages]] = FREE
         return owners.ravel()
+
+
+def _dropped(drops: list[Drop], steps: int) -> Ints:
+    """Tokens given up in every step."""
+    tokens = np.zeros(steps, dtype=np.int64)
+    for step, n in drops:
+        if step < steps:
+            tokens[step] += n
+    return tokens

@@ -40,6 +40,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("radix", {"reserve_full_isl": False}),
     ("radix", {"prefix_cache": False}),
     ("radix", {"eviction": "arc"}),
+    ("radix", {"windowed": False}),
+    ("radix", {"swa_full_tokens_ratio": 0.5, "page_size": 4}),
 ]
 KINDS = ("full", "windowed", "chunked")
 variants = st.sampled_from(VARIANTS)

@@ -45,10 +45,10 @@ class PlainRadix:
         self.free = self.free + pages if self.page == 1 else sorted(pages) + self.free
 
     def take(self, pages):
-        while len(self.free) < pages and self.evict_one():
-            pass
-        if len(self.free) < pages:
+        if len(self.free) + self.evictable() < pages:
             return None
+        while len(self.free) < pages:
+            assert self.evict_one()
         taken, self.free = self.free[:pages], self.free[pages:]
         return [page * self.page + i for page in taken for i in range(self.page)]
 
@@ -65,8 +65,6 @@ class PlainRadix:
 
     def evict_one(self):
         leaves = [n for n in self.all_nodes() if not n.locks and not n.children]
-        if not leaves:
-            return False
         oldest = min(leaves, key=lambda node: node.used)
         oldest.parent.children.remove(oldest)
         self.give(oldest.slots)
