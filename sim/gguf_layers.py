@@ -45,8 +45,11 @@ _WINDOWS = {
     "smallthinker": _Windows(4, dense_first=True, window=4096),
 }
 
-_WINDOW_UNUSED = ("phi3", "phimoe")
-"""Architectures whose files name a window that llama.cpp does not apply."""
+_WINDOW_UNUSED = (
+    *("granite", "llama", "mistral3", "phi3", "phimoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe"),
+    "starcoder2",
+)
+"""Architectures whose files may name a window that llama.cpp does not apply."""
 
 _STATES = {
     "mamba": "mamba",

@@ -393,7 +393,7 @@ def test_version_one_and_big_endian(tmp_path: Path, order: str) -> None:
         ("llama", {"block_count": 0}, "key 'block_count' must be from 1 to 10000, not 0"),
         ("llama", {"attention.head_count_kv": [8, 8]}, "'attention.head_count_kv' has 2 entries"),
         ("llama", {"attention.head_count_kv": 7}, "must be a multiple of kv_heads=7"),
-        ("llama", {"attention.sliding_window": 8}, "'llama' is not known to have a window"),
+        ("new", {"attention.sliding_window": 8}, "'new' is not known to have a window"),
         ("llama", {"attention.causal": False}, "'llama' does not generate text"),
         ("llama", {"ssm.state_size": 16}, "'llama' is not known to be recurrent"),
         ("gemma3n", {"attention.shared_kv_layers": 15}, "key 'attention.shared_kv_layers' tells"),
