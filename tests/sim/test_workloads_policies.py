@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sim.budget import Budget
 from sim.checking import CheckedRun
+from sim.metrics import request_columns
 from sim.model_files import model_of
 from sim.plugins import POLICIES, policy_of, scheduler_of
 from sim.policies.base import Policy
@@ -19,6 +21,7 @@ from workloads.errors import InputError
 from workloads.request import Request, Traffic, Workload
 from workloads.sessions import ClosedTraffic, OpenTraffic
 from workloads.spec import WORKLOADS, workload_of
+from workloads.statistics import statistics_of
 
 FIXTURES = Path(__file__).parents[1] / "workloads" / "fixtures"
 REQUESTS = 10
@@ -163,3 +166,20 @@ def flat(sessions: Iterable[tuple[Request, ...]]) -> list[Request]:
     for number, request in enumerate(made):
         request.arrival = 2.0 * number
     return made
+
+
+@pytest.mark.parametrize(
+    "spec", ["chat:think=1,rate=0.001", "rag:rate=0.01", "agent:fork=0,rate=0.001"]
+)
+def test_paged_with_memory_for_all_hits_as_often_as_the_ideal_cache(spec: str) -> None:
+    """One request at a time in unlimited memory: the statistics' rate in blocks of 16."""
+    made = workload_of(spec, requests=60)
+    model = model_of("llama-3.1-8b")
+    budget = Budget(model, bytes=1 << 42, max_seqs=4, max_model_len=model.max_context)
+    policy = policy_of("paged", budget)
+    run = Simulation(made, policy, scheduler_of("vllm", policy, {}), SlowTime()).run()
+    columns = request_columns(run.recorder)
+    hits, prompts = columns["prefix_hit_tokens"], columns["prompt"]
+    statistics = statistics_of(made)
+    assert statistics.hit_rates(16)[0] > 0.3
+    assert statistics.hit_rates(16) == (hits.sum() / prompts.sum(), np.mean(hits / prompts))
