@@ -1,7 +1,7 @@
 """SGLang's scheduler: longest cached prefix first, prompts before decodes, admission by estimate.
 
-Source: ``python/sglang/srt/managers/schedule_policy.py`` (``SchedulePolicy``, ``PrefillAdder``)
-and ``scheduler.py`` / ``schedule_batch.py`` (``get_next_batch_to_run``, ``retract_decode``), 2026.
+Source: ``python/sglang/srt/managers/schedule_policy.py`` (``SchedulePolicy``, ``PrefillAdder``),
+``schedule_batch.py`` (``retract_decode``), ``scheduler.py``, and ``environ.py`` for constants, 2026.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sim.sequence import Sequence, Status
 from sim.step import Run, Step
 from workloads.plugins import option
 
-FIRST_RATIO, LAST_RATIO, RATIO_STEPS = 0.7, 0.7 * 0.14, 600
-"""New-token ratio at the start, the least, and decode steps from one to the other."""
+FIRST_RATIO, LAST_SHARE, RATIO_STEPS = 0.7, 0.14, 600
+"""New-token ratio at the start, the least as a share of it, decode steps from one to the other."""
 CLIPPED_OUTPUT = 4096
 """Most tokens still to come that the estimate counts for one request."""
 RETRACT_STEPS = 20
@@ -58,7 +58,8 @@ class SglangScheduler(Scheduler):
         self._running: list[Sequence] = []
         self._chunked: Sequence | None = None
         """The running sequence whose prompt is not complete."""
-        self._ratio_at, self._ratio_age = min(1.0, self._scaled(FIRST_RATIO)), 0
+        self._first_ratio = min(1.0, FIRST_RATIO * self.options.conservativeness)
+        self._ratio_at, self._ratio_age = self._first_ratio, 0
         self._ranks = 0
 
     @property
@@ -79,11 +80,9 @@ class SglangScheduler(Scheduler):
     @property
     def new_token_ratio(self) -> float:
         """Share of the tokens still to come that running requests are expected to bring."""
-        falling = (self._scaled(FIRST_RATIO) - self._scaled(LAST_RATIO)) / RATIO_STEPS
-        return max(self._scaled(LAST_RATIO), self._ratio_at - self._ratio_age * falling)
-
-    def _scaled(self, ratio: float) -> float:
-        return ratio * self.options.conservativeness
+        least = self._first_ratio * LAST_SHARE
+        falling = (self._first_ratio - least) / RATIO_STEPS
+        return max(least, self._ratio_at - self._ratio_age * falling)
 
     # Coming and going.
 
