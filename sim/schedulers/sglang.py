@@ -1,7 +1,7 @@
 """SGLang's scheduler: longest cached prefix first, prompts before decodes, admission by estimate.
 
 Source: ``python/sglang/srt/managers/schedule_policy.py`` (``SchedulePolicy``, ``PrefillAdder``),
-``schedule_batch.py`` (``retract_decode``), ``scheduler.py``, and ``environ.py`` for constants, 2026.
+``schedule_batch.py`` (``retract_decode``), ``scheduler.py``; constants: ``environ.py``. As of 2026.
 """
 
 from __future__ import annotations
