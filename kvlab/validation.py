@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kvlab.vllm_settings import RunSettings, settings_of
-from reports.validation import RunTimes
+from reports.validation import Floats, RunTimes
 from sim.metrics import request_columns
 from sim.plugins import policy_of
 from sim.recorder import Recorder
@@ -68,6 +69,7 @@ def validate(
         run.prompts,
         run.outputs,
         settings.blocks * settings.block_size,
+        _reported(root / "timeseries.csv"),
     )
     notes = [*settings.notes]
     if settings.prefix_cache and run.prefix_identity != "exact":
@@ -119,4 +121,30 @@ def _times_of(recorder: Recorder, measured: RunTimes) -> RunTimes:
         scheduled=arrival + waited,
         first_token=arrival + ttft,
         last_token=arrival + e2e,
+        reported=None if measured.reported is None else _in_use(recorder),
     )
+
+
+def _in_use(recorder: Recorder) -> tuple[Floats, Floats]:
+    """Seconds, and the share of the blocks that some sequence held at each of them."""
+    rows = recorder.samples.rows
+    shares = [1 - row["free_bytes"] / row["capacity_bytes"] for row in rows]
+    return np.array([row["time_s"] for row in rows]), np.array(shares)
+
+
+def _reported(path: Path) -> tuple[Floats, Floats] | None:
+    """``t`` and ``kv_cache_pct`` of the engine's log; None where it has nothing but zeros.
+
+    Raises `InputError` for a file without these columns.
+    """
+    if not path.exists():
+        return None
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [(float(row["t"]), float(row["kv_cache_pct"])) for row in csv.DictReader(file)]
+    except KeyError as error:
+        raise InputError(f"{path}: expected the column {error}") from None
+    except (TypeError, ValueError, OSError) as error:
+        raise InputError(f"{path}: expected numbers: {error}") from error
+    times, percent = np.array(rows, dtype=np.float64).reshape(-1, 2).T
+    return (times, percent / 100) if percent.any() else None

@@ -22,7 +22,8 @@ class RunTimes:
     """When every request of a run was where: seconds, one number a request in one order.
 
     queued: when the engine took it in, between two steps. scheduled: its first step. prompts,
-    outputs: tokens. capacity: tokens that the KV memory holds.
+    outputs: tokens. capacity: tokens that the KV memory holds. reported: seconds, and the share of
+    the KV memory in use at each of them as the engine said it; None where it did not.
     """
 
     arrival: Floats
@@ -33,6 +34,7 @@ class RunTimes:
     prompts: NDArray[np.int64]
     outputs: NDArray[np.int64]
     capacity: int
+    reported: tuple[Floats, Floats] | None = None
 
     @property
     def ttft(self) -> Floats:
@@ -86,10 +88,13 @@ class RunTimes:
         return total
 
     def occupancy(self, at: Floats) -> Floats:
-        """Share of the KV memory that the tokens of running requests take, sharing left out.
+        """Share of the KV memory in use, as reported, else what the tokens of requests would take.
 
-        The prompt comes evenly between the first step and the first token.
+        That leaves sharing and preemption out, lets the prompt come evenly between the first step
+        and the first token, and cannot say more than that all is full.
         """
+        if self.reported is not None:
+            return np.interp(at, *self.reported, left=0.0, right=0.0)
         total = np.zeros_like(at)
         for began, first, last, prompt, n in zip(
             self.scheduled, self.first_token, self.last_token, self.prompts, self.outputs,
@@ -97,7 +102,7 @@ class RunTimes:
         ):  # fmt: skip
             held = prompt * _share(began, first, at) + (n - 1) * _share(first, last, at)
             total += np.where((at >= began) & (at < last), held, 0)
-        return total / self.capacity
+        return np.minimum(total / self.capacity, 1.0)
 
 
 def _started(moments: Floats, at: Floats) -> Floats:

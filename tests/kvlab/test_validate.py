@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -163,6 +164,26 @@ def test_two_gpus_take_turns_to_talk(tmp_path):
     step = 65 * 2 * (20e-6 + 2**19 / (16 * 2**30)) + 20e-6 + 128 * 128_256 / (16 * 2**30)
     slower = both.simulated.tpot.mean() - validate(RUN).simulated.tpot.mean()
     assert 0.8 * step < slower < 2 * step
+
+
+@with_run
+def test_memory_in_use_is_what_the_engine_reported(tmp_path):
+    root = tmp_path / "run"
+    root.mkdir()
+    for path in RUN.iterdir():
+        if path.name not in ("timeseries.csv", "meta.json"):
+            (root / path.name).symlink_to(path)
+    (root / "meta.json").write_text(json.dumps(META | {"kv_cache": {"num_gpu_blocks": 2001}}))
+    (root / "timeseries.csv").write_text("t,kv_cache_pct\n1.0,0.0\n11.0,50.0\n21.0,100.0\n")
+    both = validate(root)
+    at = np.array([0.0, 6.0, 16.0, 30.0])
+    assert both.measured.occupancy(at).tolist() == [0.0, 0.25, 0.75, 0.0]
+    # A pool of a tenth of what this traffic asks for is full as long as anybody waits.
+    busy = both.simulated.occupancy(np.linspace(20, 60, 50))
+    assert 0.9 < busy.mean() <= 1.0 and busy.max() <= 1.0
+    (root / "timeseries.csv").write_text("t,running\n1.0,0\n")
+    with pytest.raises(InputError, match="expected the column 'kv_cache_pct'"):
+        validate(root)
 
 
 @with_run
