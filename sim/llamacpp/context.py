@@ -80,9 +80,10 @@ class Context:
         has to be made by `decode`: pending work, more sequences than a ubatch or batch holds, ids
         that are refused. Nothing changes.
         """
-        fits = len(seqs) <= min(self.sizes.n_ubatch, self.sizes.n_batch)
-        known = len(set(seqs)) == len(seqs) and all(0 <= s < self.sizes.n_seq_max for s in seqs)
-        if not seqs or not fits or not known or self.has_pending():
+        if not seqs or len(seqs) > min(self.sizes.n_ubatch, self.sizes.n_batch):
+            return {}
+        known = min(seqs) >= 0 and max(seqs) < self.sizes.n_seq_max
+        if not known or len(set(seqs)) < len(seqs) or self.has_pending():
             return {}
         firsts = self.memory.next_positions(seqs)
         plan = self.memory.plan_decode_run(seqs, firsts, n)

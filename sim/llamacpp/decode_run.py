@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.llamacpp.cells import EMPTY, Cells
-from sim.llamacpp.search import start_of_search
+from sim.llamacpp.search import find_scattered, start_of_search
 from sim.llamacpp.sizes import MAX_SEQ
 from sim.llamacpp.spans import Ids
 from sim.llamacpp.windowed_run import WindowedRun
@@ -59,9 +59,9 @@ def plan_decode_run(cache: KVCache, seqs: list[int], firsts: list[int], n: int) 
     nothing = DecodeRun(seqs, firsts, np.empty((0, width), np.intp))
     if n <= 0 or width == 0 or (cache.slots == "contiguous" and width > 1 and cache.n_stream == 1):
         return nothing
-    if any(
-        following not in (0, first)
-        for following, first in zip(cache.next_positions(seqs), firsts, strict=True)
+    following = cache.next_positions(seqs)
+    if following != firsts and any(
+        own not in (0, first) for own, first in zip(following, firsts, strict=True)
     ):
         return nothing
     if cache.n_stream == 1:
@@ -94,23 +94,17 @@ def _free_in_order(cells: Cells, head: int, width: int, n: int) -> Table:
     start = start_of_search(0 if head >= cells.size else head, cells.used, width)
     if not need:
         return np.empty((0, width), np.intp)
-    # Mostly all of them lie in the part that the fill makes likely.
-    likely = need * cells.size // (cells.size - cells.used) + need // 2 + 256
-    order = (cells.owner[start : start + likely] == EMPTY).nonzero()[0][:need]
-    order += start
-    if order.size == need and not (start and _goes_back(order, cells.used, width).size):
-        return order.reshape(steps, width)
-    free = (cells.owner == EMPTY).nonzero()[0]
-    split = int(np.searchsorted(free, start))
-    ahead, before = free[split:], free[:split]
-    order = np.concatenate((ahead, before)) if split else free
-    if start:
-        # Only cells ahead of the start can lie that far.
-        back = _goes_back(order[:need], cells.used, width)
-        if back.size:
-            kept = int(back[0]) * width
-            order = np.concatenate((ahead[:kept], before, ahead[kept:]))
-    return order[:need].reshape(steps, width)
+    order = find_scattered(cells, None, start, need)
+    assert order is not None
+    back = _goes_back(order, cells.used, width) if start else order[:0]
+    if back.size:
+        # Only cells ahead of the start can lie that far: from there on those before it are next.
+        kept = int(back[0]) * width
+        free = (cells.owner == EMPTY).nonzero()[0]
+        split = int(np.searchsorted(free, start))
+        ahead, before = free[split:], free[:split]
+        order = np.concatenate((ahead[:kept], before, ahead[kept:]))[:need]
+    return order.reshape(steps, width)
 
 
 def _goes_back(order: Table, used: int, width: int) -> Table:

@@ -236,7 +236,8 @@ class LlamaPolicy(LlamaOperations, Policy):
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """The engine's decodes planned at once; None where the next has to be made singly."""
         ids = self._ids
-        own = [ids[seq.id] for seq in seqs]
+        names = [seq.id for seq in seqs]
+        own = [ids[name] for name in names]
         if self._sequential:
             own.sort()
         steps = min(steps, self.steps_until_shift(seqs))
@@ -257,8 +258,9 @@ class LlamaPolicy(LlamaOperations, Policy):
 
         def apply(taken: int) -> None:
             self.context.apply_decode_run(plan, taken)
-            for seq in seqs:
-                self._next[seq.id] += taken
+            following = self._next
+            for name in names:
+                following[name] += taken
 
         return LlamaRun(steps, len(ubatches), look, apply)
 
