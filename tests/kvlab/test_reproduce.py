@@ -189,3 +189,12 @@ def test_swapping_is_paid_by_the_copy_and_by_the_byte():
     extra = swapping(clock, 512, 16) - swapping(free, 512, 16)
     assert extra == pytest.approx(2 * 2 * 40 * 32 * 10e-6)
     assert recomputation(clock, 512) == recomputation(free, 512)
+
+
+def test_the_page_holds_what_the_command_prints():
+    page = (Path(__file__).parents[2] / "docs" / "reproduce.md").read_text("utf-8")
+    for name in EXPERIMENTS:
+        assert f"## `{name}`" in page
+    for name in QUICK:
+        module = experiment_of(name)
+        assert markdown_of(name, module, module.reproduce(None)).strip() in page
