@@ -53,10 +53,11 @@ def _row(labels: tuple[str, ...], rates: list[float], sweep: Sweep) -> CapacityR
 
     # An even number of seeds has two middle values; the lower is a rate that was tried.
     middle = sorted(rates)[(len(rates) - 1) // 2] if rates else None
-    spread = spread_of([min(rate, np.finfo(float).max) for rate in rates])
+    beyond = 2 * wanted["high"]
+    spread = spread_of([min(rate, beyond) for rate in rates])
     if middle is None or spread is None:
         return CapacityRow(labels, NO_VALUE, None)
-    ends = [np.inf if end == np.finfo(float).max else end for end in (spread.low, spread.high)]
+    ends = [np.inf if end == beyond else end for end in (spread.low, spread.high)]
     shown = [text(middle), *(text(end) for end in ends)]
     interval = "" if len(set(shown)) == 1 else f" [{shown[1]}, {shown[2]}]"
     return CapacityRow(labels, f"{shown[0]}{interval}", middle if np.isfinite(middle) else None)
