@@ -256,8 +256,6 @@ class RadixManager:
             return
         before, own = holding.node, holding.own()
         pages = (end - before.end) // self.page_size
-        if not pages:
-            return
         stop = before.end + pages * self.page_size
         node, spare = self.tree.insert(before, holding.path, stop, own[:pages], holding.given_up)
         holding.mark = self.tree.move_lock(before, holding.mark, node)
@@ -272,9 +270,9 @@ class RadixManager:
         own, node = holding.own(), holding.node
         self.tokens -= max(holding.end, computed) - node.end
         self.surplus -= holding.surplus
-        kept = max((computed - node.end) // self.page_size, 0) if cached and self.caching else 0
-        spare = kept
-        if kept:
+        kept = spare = 0
+        if cached and self.caching:
+            kept = (computed - node.end) // self.page_size
             stop = node.end + kept * self.page_size
             _, spare = self.tree.insert(node, holding.path, stop, own[:kept], holding.given_up)
         self._give(own[:spare])

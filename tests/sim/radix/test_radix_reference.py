@@ -150,7 +150,7 @@ class PlainRadix:
     def leave(self, seq, tokens, insert):
         table, before = self.tables.pop(seq), self.protected.pop(seq)
         full = len(tokens) // self.page * self.page if insert else before
-        if insert and full > before:
+        if insert:
             there = self.insert(tokens, table)
             if there > before:
                 self.give(table[before:there])
