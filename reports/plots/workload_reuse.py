@@ -77,7 +77,7 @@ def _draw_requests(axes: Axes, statistics: Statistics) -> None:
     axes.set_title("Unlimited cache, by request")
     shares = statistics.sharing.hits / statistics.prompts
     if not shares.any():
-        axes.set_xlabel("share of the prompt")
+        axes.set_xlabel("share of the prompt in cache")
         axes.set_xticks([])
         say(axes, _NOTHING)
         return
@@ -90,7 +90,7 @@ def _draw_requests(axes: Axes, statistics: Statistics) -> None:
     )
     axes.set_xlim(-0.01, 1.01)
     axes.xaxis.set_major_formatter("{x:.0%}")
-    axes.set_xlabel(f"share of the prompt (mean {shares.mean():.1%})")
+    axes.set_xlabel(f"share of the prompt in cache (mean {shares.mean():.1%})")
     axes.set_ylabel("share of requests")
 
 
