@@ -13,7 +13,7 @@ from bisect import bisect_right
 
 import numpy as np
 
-TURNOVER = 0.25
+TURNOVER = 0.1
 """Share of the beams that are chosen anew in a step; an assumption, no source states it."""
 
 _SEED = 0xBEA3
