@@ -99,11 +99,10 @@ class Roofline(TimeModel):
             self.hardware.gather_overhead,
         )
         groups = [
-            (index, cell_bytes, group.layers * group.pair_flops)
+            (index, cell_bytes or group.state_bytes, group.layers * group.pair_flops)
             for index, (group, cell_bytes) in enumerate(
                 zip(self.groups, self.cell_bytes, strict=True)
             )
-            if cell_bytes
         ]
 
         def clock(reads: tuple[Reads, ...]) -> int | None:
