@@ -8,7 +8,7 @@ latencies are the smallest latency that at least that share of all tokens does n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -51,12 +51,10 @@ def request_columns(recorder: Recorder) -> dict[str, Any]:
 
 def _lives(recorder: Recorder) -> dict[str, list[Any]]:
     """Where each sequence paused, and from when to when it got its tokens without a break."""
-    ends = recorder.log.ends
+    steps = [step for row in recorder.stretches for stretch in row for step in stretch]
+    moments = iter(recorder.log.ends[np.array(steps, dtype=np.int64)].tolist())
     return {
-        "stretches_s": [
-            ends[[step for stretch in stretches for step in stretch]].tolist() if stretches else []
-            for stretches in recorder.stretches
-        ],
+        "stretches_s": [list(islice(moments, 2 * len(row))) for row in recorder.stretches],
         "pauses_s": recorder.pauses,
         "pause_kinds": recorder.pause_kinds,
     }
