@@ -12,7 +12,7 @@ from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.timing.base import TimeModel
 from workloads.errors import InputError
-from workloads.plugins import check_options, made
+from workloads.plugins import check_options, class_of, made
 from workloads.registry import Registry
 
 POLICIES = Registry("policy", "kvlab.policies")
@@ -42,9 +42,13 @@ def scheduler_of(name: str, policy: Policy, options: Mapping[str, Any] | None = 
 
 
 def time_model_of(spec: str, budget: Budget, hardware: str) -> TimeModel:
-    """The time model that ``NAME`` or ``NAME:PATH`` names, for a model on a device."""
-    name, _, path = spec.partition(":")
-    cls, sheet = _class_of(TIME_MODELS, name, TimeModel), hardware_of(hardware)
+    """The time model that ``NAME[:PATH]`` names, for a model on a device.
+
+    Instead of a registered name also ``package.module:Class``.
+    """
+    found, path = class_of(TIME_MODELS, spec)
+    name = spec.removesuffix(f":{path}")
+    cls, sheet = _required(TIME_MODELS, name, found, TimeModel), hardware_of(hardware)
     if budget.devices == 1:
         return cls.of(budget, sheet, path)
     if not cls.divisible:
@@ -55,7 +59,10 @@ def time_model_of(spec: str, budget: Budget, hardware: str) -> TimeModel:
 
 
 def _class_of(registry: Registry, name: str, base: type) -> Any:
-    cls = registry.load(name)
+    return _required(registry, name, registry.load(name), base)
+
+
+def _required(registry: Registry, name: str, cls: Any, base: type) -> Any:
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise InputError(
             f"{name!r} is not a {registry.kind}: expected a subclass of "

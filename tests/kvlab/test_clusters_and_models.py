@@ -130,3 +130,55 @@ def test_replicas_can_be_an_axis_of_a_study() -> None:
     points = points_of(Study.of(fields | {"grid": {"cluster": {"replicas": [1, 2]}}}))
     found = [(point.config.cluster.replicas, point.config.cluster.router) for point in points]
     assert found == [(1, "least-loaded"), (2, "least-loaded")]
+
+
+HALF_A_SECOND = """
+from sim.timing.base import TimeModel
+
+class HalfASecond(TimeModel):
+    name = "half"
+
+    @classmethod
+    def of(cls, budget, hardware, path):
+        return cls()
+
+    def seconds(self, work):
+        return 0.5 + 0.0 * work.decode_context
+
+    def swap_seconds(self, n_bytes, to_host):
+        return 0.0
+"""
+
+
+def test_hand_computed_from_the_command_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "halves.py").write_text(HALF_A_SECOND)
+    monkeypatch.syspath_prepend(tmp_path)
+    trace = tmp_path / "two.jsonl"
+    others = {"path": None, "conversation": None, "turn": 0, "samples": 1, "beam_width": 1}
+    others |= {"priority": 0, "slo_class": "default"}
+    lines = [
+        {"format": "kvlab-requests", "version": 1},
+        {"id": 0, "arrival": 0.0, "prompt": 64, "output": 3} | others,
+        {"id": 1, "arrival": 0.25, "prompt": 32, "output": 2} | others,
+    ]
+    trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = ["compare", "--workload", f"jsonl:{trace}", "--policies", "paged", "--json"]
+    command += ["--time-model", "halves:HalfASecond"]
+    # Two engines: 0.5, 1.0, 1.5 and 0.75, 1.25.
+    assert main([*command, "--replicas", "2"]) == 0
+    both = json.loads(capsys.readouterr().out)["paged"]
+    assert both["makespan_s"] == 1.5
+    assert both["ttft_s"]["mean"] == 0.5
+    assert both["tpot_s"]["mean"] == 0.5
+    # 128 KiB a token; the link carries 64 tokens a second. Prompts are done at 0.5 and 1.0; the
+    # first alone has 32 of its 64 tokens carried by then, and both end at 2.0. There both decode
+    # until 2.5, the first until 3.0.
+    command += ["--prefill-replicas", "1", "--decode-replicas", "1", "--link-bandwidth", "8MiB"]
+    assert main(command) == 0
+    apart = json.loads(capsys.readouterr().out)["paged"]
+    assert apart["makespan_s"] == 3.0
+    assert apart["ttft_s"]["mean"] == (0.5 + 0.75) / 2
+    assert apart["tpot_s"]["mean"] == (1.25 + 1.5) / 2
+    assert apart["cluster"]["link"] == {"bytes": 96 * 131072, "busy_share": 0.5}
