@@ -1,0 +1,114 @@
+"""`kvlab study` and `kvlab report`, and the ready studies."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kvlab.cli import application
+from kvlab.study.points import points_of
+from kvlab.study.ready import ready_study, study_names
+from kvlab.study.schema import Capacity, PlotWanted, Study
+from workloads.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+STUDY = """
+title = "Blocks"
+workload = "chat"
+requests = 8
+kv_tokens = 4096
+max_seqs = 4
+seeds = 1
+policies = ["paged"]
+metrics = ["ttft_s.p99", "prefix_hit_rate"]
+[grid]
+block_size = [8, 64]
+max_batched_tokens = [256, 1024]
+[[plots]]
+kind = "heat"
+x = "block_size"
+y = "max_batched_tokens"
+metric = "prefix_hit_rate"
+[[plots]]
+kind = "pareto"
+x = "ttft_s.p99"
+y = "goodput_rps"
+"""
+
+
+def kvlab(*arguments):
+    return CliRunner().invoke(application(), list(map(str, arguments)))
+
+
+def test_a_study_file_becomes_a_page_with_pictures_and_report_makes_the_same(tmp_path):
+    (tmp_path / "blocks.toml").write_text(STUDY)
+    done = kvlab(
+        "study",
+        tmp_path / "blocks.toml",
+        "--out",
+        tmp_path / "a",
+        "--results",
+        tmp_path / "results",
+        "--jobs",
+        1,
+    )
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "a" / "blocks.md").read_text()
+    pictures = sorted(path.name for path in (tmp_path / "a" / "blocks").glob("*.svg"))
+    assert pictures == ["1-heat.svg", "2-pareto.svg"]
+    assert all(f"](blocks/{name})" in page for name in pictures)
+    assert "| max_batched_tokens | block_size |" in page
+    again = kvlab("report", tmp_path / "results", "--out", tmp_path / "b")
+    assert again.exit_code == 0, again.output
+    other = (tmp_path / "b" / "report.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert rows == [line for line in other.splitlines() if line.startswith("| ")]
+    for name in pictures:
+        one, two = (tmp_path / "a" / "blocks" / name), (tmp_path / "b" / "report" / name)
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_ready_studies_can_be_run_as_they_stand(name):
+    study = ready_study(name)
+    points = points_of(study)
+    assert 1 <= len(points) <= 200
+    for config in {point.labels: point.config for point in points}.values():
+        config.budget()
+    if study.title:
+        assert study.question
+
+
+def test_they_are_listed_and_unknown_ones_suggested():
+    listed = kvlab("study", "--list").stdout
+    assert "block-size" in listed
+    assert "demo" not in listed
+    with pytest.raises(InputError, match="did you mean 'block-size'"):
+        ready_study("blok-size")
+    assert isinstance(kvlab("study").exception, InputError)
+
+
+def test_every_field_of_a_study_is_documented():
+    text = (ROOT / "docs" / "studies.md").read_text()
+    own = set(Study.model_fields) - set(Study.__mro__[1].model_fields)
+    for field in own | set(PlotWanted.model_fields) | set(Capacity.model_fields):
+        assert f"`{field}`" in text or f"\n{field} = " in text, field
+
+
+def test_the_docs_list_studies_that_there_are():
+    text = (ROOT / "docs" / "studies.md").read_text()
+    listed = re.findall(r"\[([a-z-]+)\]\(studies/", text)
+    assert len(listed) >= 12
+    assert set(listed) <= set(study_names())
+
+
+def test_the_command_line_stays_quick_to_start():
+    code = (
+        "import sys, kvlab.cli; kvlab.cli.application(); "
+        "print([m for m in ('pandas', 'pydantic', 'scipy', 'joblib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]", done.stderr
