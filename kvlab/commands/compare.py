@@ -86,6 +86,8 @@ def compare(
     from sim.tables import read_toml
 
     given: dict[str, Any] = read_toml(study) if study is not None else {}
+    if study is not None:
+        _refuse_sweep(study, given)
     plain = {
         "model": model,
         "hardware": hardware,
@@ -180,6 +182,18 @@ def _print_table(runs: dict[str, RunResult], out: Path | None) -> None:
     console.print(f"Shared prefixes known to the workload: {shared}")
     if out is not None:
         console.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _refuse_sweep(study: Path, given: dict[str, Any]) -> None:
+    """Raise `InputError` for a file that asks for more than one comparison."""
+    from kvlab.config import Comparison
+    from kvlab.study.schema import Study
+
+    more = [key for key in given if key in Study.model_fields.keys() - Comparison.model_fields]
+    if more:
+        raise InputError(
+            f"{study}: {more[0]!r} makes it a study: run kvlab sweep {study} --out DIR"
+        )
 
 
 def _names(text: str) -> list[str]:

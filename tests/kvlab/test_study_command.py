@@ -98,6 +98,12 @@ def test_every_field_of_a_study_is_documented():
         assert f"`{field}`" in text or f"\n{field} = " in text, field
 
 
+def test_compare_says_what_a_study_is_for(tmp_path):
+    (tmp_path / "blocks.toml").write_text(STUDY)
+    done = kvlab("compare", tmp_path / "blocks.toml")
+    assert str(done.exception).endswith(f"run kvlab sweep {tmp_path / 'blocks.toml'} --out DIR")
+
+
 def test_the_docs_list_studies_that_there_are():
     text = (ROOT / "docs" / "studies.md").read_text()
     listed = re.findall(r"\[([a-z-]+)\]\(studies/", text)
