@@ -64,7 +64,7 @@ def request_lists(draw: st.DrawFn) -> list[Request]:
     return requests
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(request_lists())
 def test_sharing_token_by_token(requests: list[Request]) -> None:
     """A set of all prefixes that were ever computed says what an unlimited cache has."""
@@ -86,7 +86,7 @@ def test_sharing_token_by_token(requests: list[Request]) -> None:
     assert result.reused.sum() == sum(hits)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(request_lists())
 def test_depth_counts_branchings(requests: list[Request]) -> None:
     """Along a prompt, the number of other prompts that are still with it falls so many times."""
@@ -106,7 +106,7 @@ def test_depth_counts_branchings(requests: list[Request]) -> None:
     assert result.depth == max(map(branchings, requests))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(request_lists())
 def test_distances_against_a_list(requests: list[Request]) -> None:
     """A list in order of use: what is asked for needs all that stands before it, and itself."""
