@@ -32,10 +32,10 @@ from sim.policies.llamacpp_geometry import largest_context
 from sim.policies.llamacpp_ops import LlamaOperations
 from sim.policies.llamacpp_pending import Owed, Served
 from sim.policies.llamacpp_reads import Scans
-from sim.policies.llamacpp_run import LlamaRun, n_kv_of_run, usage_of_run
+from sim.policies.llamacpp_run import LlamaRun, Outlook, n_kv_of_run, usage_of_run
 from sim.policies.llamacpp_usage import dead_cells, dead_of, usage_of_cells, usage_of_states
 from sim.sequence import Sequence
-from sim.step import Cells, Placement, Reads, Step
+from sim.step import Cells, Placement, Step
 from workloads.errors import InputError
 
 CACHE_NAMES = {"kv": "all layers", "base": "full attention", "swa": "sliding window"}
@@ -249,12 +249,22 @@ class LlamaPolicy(LlamaOperations, Policy):
         steps = min(run.steps for run in plan.values())
         ubatches = split_singles(own, self._sequential)
 
-        def look() -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
+        def look() -> Outlook:
             n_kv = {c.name: n_kv_of_run(c, plan[c.name], steps, ubatches) for c in self.caches}
-            usage = [
-                usage_of_run(self.usage_of(c), c, plan[c.name], steps) for c in self.caches
-            ] + self._usage_of_states()
-            return self._scans.of_run([len(each) for each in ubatches], n_kv), tuple(usage)
+            usage = self.usage()
+
+            def grown() -> tuple[Usage, ...]:
+                attention = zip(usage, self.caches, strict=False)
+                found = [usage_of_run(now, c, plan[c.name], steps) for now, c in attention]
+                return (*found, *usage[len(found) :])
+
+            rises = [None if c.window.bounded else len(own) for c in self.caches]
+            return Outlook(
+                self._scans.of_run([len(each) for each in ubatches], n_kv),
+                usage,
+                grown,
+                tuple(rises + [0] * (len(usage) - len(rises))),
+            )
 
         def apply(taken: int) -> None:
             self.context.apply_decode_run(plan, taken)
@@ -262,7 +272,8 @@ class LlamaPolicy(LlamaOperations, Policy):
             for name in names:
                 following[name] += taken
 
-        return LlamaRun(steps, len(ubatches), look, apply)
+        own_streams = bool(self.caches) and self.caches[0].n_stream > 1
+        return LlamaRun(steps, len(ubatches), own_streams, look, apply)
 
     def steps_until_shift(self, seqs: SequenceOf[Sequence]) -> int:
         """Decode steps before a sequence outgrows its window and has to be shifted."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,51 +14,111 @@ from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.decode_run import DecodeRun as CellRun
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.sizes import CELL_PAD, padded
-from sim.policies.base import DecodeRun, Usage
+from sim.policies.base import PARTS, DecodeRun, Stretch, Usage, counts_of
 from sim.policies.llamacpp_usage import Ints, seen_by_next
 from sim.step import Count, Reads
+from sim.step_log import Spans
+
+
+class Outlook(NamedTuple):
+    """What a plan's steps load and how full they find the caches.
+
+    reads: per layer group, numbers where all steps load the same. usage: per cache as it is before
+    the first step. grown: per cache as it is during each step. rises: per cache by how much its
+    live cells grow at every step; None where that differs from step to step.
+    """
+
+    reads: tuple[Reads, ...]
+    usage: tuple[Usage, ...]
+    grown: Callable[[], tuple[Usage, ...]]
+    rises: tuple[int | None, ...]
 
 
 class LlamaRun(DecodeRun):
     """Steps planned by every cache of a policy.
 
-    look: makes reads and usage, when somebody asks for either before the plan is applied.
-    apply: carries so many steps out.
+    look: makes the outlook, when somebody asks for anything before the plan is applied. apply:
+    carries so many steps out. own_streams: whether sequences have streams of their own, where live
+    cells grow out of those set aside, not out of the free ones.
     """
 
     def __init__(
         self,
         steps: int,
         passes: int,
-        look: Callable[[], tuple[tuple[Reads, ...], tuple[Usage, ...]]],
+        own_streams: bool,
+        look: Callable[[], Outlook],
         apply: Callable[[int], None],
     ) -> None:
         self.steps = steps
         self.passes = passes
+        self._own_streams = own_streams
         self._look = look
         self._apply = apply
         self._applied = False
 
     @cached_property
-    def _seen(self) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
+    def _outlook(self) -> Outlook:
         if self._applied:
             raise IntegrityError("a plan was looked at for the first time after it was applied")
         return self._look()
 
-    @cached_property
+    @property
     def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
         """Cells that attention scans, per layer group."""
-        return self._seen[0]
+        return self._outlook.reads
 
     @cached_property
     def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
         """Per cache."""
-        return self._seen[1]
+        return self._outlook.grown()
+
+    def stretches(self) -> Iterator[Stretch]:
+        """Steps between which no cache's highest used cell passes into another pad."""
+        reads = self.reads
+        bounds = {0}
+        for each in reads:
+            if isinstance(each.cells, np.ndarray):
+                bounds.update(((np.diff(each.cells).nonzero()[0]) + 1).tolist())
+        starts = sorted(bounds)
+        for start, stop in zip(starts, [*starts[1:], self.steps], strict=True):
+            yield Stretch(
+                stop - start,
+                tuple(Reads(_at(each.cells, start), _at(each.pairs, start), 0) for each in reads),
+            )
+
+    def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
+        """By closed form, unless cells fall out of windows."""
+        outlook = self._outlook
+        if None in outlook.rises:
+            return super().occupied(spans)
+        duration = moment = steps = 0
+        for n, ticks in spans:
+            duration += n * ticks
+            moment += ticks * (steps * n + n * (n + 1) // 2)
+            steps += n
+        totals, live = [], 0
+        for now, rise in zip(outlook.usage, outlook.rises, strict=True):
+            assert rise is not None
+            grown = rise * moment
+            counts = [count * duration for count in counts_of(now)]
+            counts[PARTS.index("live")] += grown
+            counts[PARTS.index("internal" if self._own_streams else "free")] -= grown
+            totals.append(tuple(counts))
+            live += (int(now.live) + rise * steps) * now.cell_bytes
+        return totals, live
 
     def apply(self, steps: int) -> None:
         """Write the cells of the first ``steps`` steps."""
+        if "_outlook" in self.__dict__ and None in self._outlook.rises:
+            # Windows are looked at as they are before the plan is carried out.
+            _ = self.usage
         self._applied = True
         self._apply(steps)
+
+
+def _at(count: Count, step: int) -> int:
+    return int(count[step]) if isinstance(count, np.ndarray) else count
 
 
 def n_kv_of_run(cache: KVCache, run: CellRun, steps: int, ubatches: list[list[int]]) -> list[Count]:
@@ -85,23 +147,17 @@ def _padded(top: Ints, size: int) -> Ints:
 
 
 def usage_of_run(now: Usage, cache: KVCache, run: CellRun, steps: int) -> Usage:
-    """How the cache is used during each step of the run, given how it is used now."""
-    fresh: Ints
-    if run.lost is None:
-        width = len(run.seqs)
-        fresh = np.arange(width, width * steps + 1, width)
-    else:
+    """How the cache is used during each step of the run, given how it is used before."""
+    width = len(run.seqs)
+    fresh: Ints = np.arange(width, width * steps + 1, width)
+    if run.lost is not None:
         fresh = np.cumsum((run.lost[:steps] == EMPTY).sum(axis=1), dtype=np.int64)
     live = now.live + (_live_growth(cache, run, steps) if cache.window.bounded else fresh)
     if cache.n_stream > 1:
         # Every stream belongs to its sequence alone: what is live is taken from its own cells.
-        now.internal = now.internal - (live - now.live)
-    else:
-        used = now.live + now.internal + fresh
-        now.internal = used - live
-        now.free = now.free - fresh
-    now.live = live
-    return now
+        return replace(now, live=live, internal=now.internal - (live - now.live))
+    used = now.live + now.internal + fresh
+    return replace(now, live=live, internal=used - live, free=now.free - fresh)
 
 
 def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Ints:
