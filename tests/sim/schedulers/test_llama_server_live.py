@@ -1,0 +1,147 @@
+"""llama-server as it is, in a process of its own, against the scheduler: tokens found per request.
+
+The server of the package ``xllamacpp`` serves a tiny random model one request after the other;
+each goes on from an earlier one, asks it again, branches off, or is new. What it says of tokens
+found in its caches (``cache_n``) is what the scheduler must find: slots, checkpoints, host cache.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.conformance.llamacpp_models import TINY_MODELS
+from sim.budget import Budget
+from sim.layers import AttentionSpec, LayerSpec
+from sim.model import ModelSpec
+from sim.plugins import policy_of, scheduler_of
+from sim.sequence import Sequence
+from workloads.prefix import PrefixTree
+from workloads.request import Request
+
+pytest.importorskip("xllamacpp", reason="needs the extra 'conformance'")
+pytest.importorskip("gguf", reason="needs the extra 'conformance'")
+
+SERVER = """
+import json, random, sys
+from pathlib import Path
+import xllamacpp
+from backends.recorder.tiny_models import write_model
+asked = json.loads(sys.argv[1])
+path = Path(asked["folder"]) / "model.gguf"
+write_model(asked["model"], path, 1)
+params = xllamacpp.CommonParams()
+params.model.path = str(path)
+params.warmup = params.fit_params = False
+params.n_gpu_layers = 0
+params.verbosity = 0
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
+for name, value in asked["params"].items():
+    setattr(params, name, value)
+server = xllamacpp.Server(params)
+rng = random.Random(asked["seed"])
+served = []
+for _ in range(asked["requests"]):
+    kind = rng.choice(["next", "again", "branch", "new"]) if served else "new"
+    before = rng.choice(served[-4:]) if served else None
+    fresh = [rng.randrange(4, 60) for _ in range(rng.randint(1, 150))]
+    if kind == "next":
+        prompt = before["prompt"] + before["output"] + fresh
+    elif kind == "again":
+        prompt = before["prompt"]
+    elif kind == "branch":
+        prompt = before["prompt"][: rng.randint(1, len(before["prompt"]))] + fresh
+    else:
+        prompt = fresh + fresh
+    if len(prompt) > 800:
+        prompt = fresh
+    answer = server.handle_completions({
+        "prompt": prompt, "n_predict": rng.randint(1, 90), "ignore_eos": True,
+        "temperature": 0.0, "cache_prompt": True,
+        "logit_bias": [[special, False] for special in range(4)],
+    })
+    text = answer["choices"][0]["text"].replace("t", " ").split()
+    served.append({
+        "prompt": prompt, "output": [int(t) for t in text],
+        "found": answer["timings"]["cache_n"], "n": answer["timings"]["predicted_n"],
+    })
+print(json.dumps(served))
+"""
+
+
+def served_by_the_engine(model: str, seed: int, folder: Path, **params: Any) -> list[dict]:
+    asked = {"model": model, "seed": seed, "folder": str(folder), "requests": 20, "params": params}
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER, json.dumps(asked)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def model_like(name: str) -> ModelSpec:
+    """Layers of the same kinds and window; their widths do not matter here."""
+    geometry = TINY_MODELS[name]
+    kinds: list[tuple[str, int | None]] = [("full", None)] if geometry.full else []
+    if geometry.swa:
+        kinds.append(("swa", geometry.window.n))
+    attention = [
+        LayerSpec(
+            attention=AttentionSpec(
+                heads=4, kv_heads=2, head_dim_k=32, head_dim_v=32, kind=kind, window=window
+            )
+        )
+        for kind, window in kinds
+    ]
+    return ModelSpec(name, tuple(attention), hidden=128, vocab=100)
+
+
+@pytest.mark.parametrize(
+    ("model", "policy", "unified"),
+    [("llama", "ring", False), ("gemma3", "iswa", False), ("gemma3", "iswa", True)],
+)
+def test_finds_as_many_tokens_as_the_engine(tmp_path, model, policy, unified):
+    seed = random.SystemRandom().randrange(1 << 30)
+    print(f"seed {seed}")
+    served = served_by_the_engine(
+        model,
+        seed,
+        tmp_path,
+        n_ctx=4096,
+        n_parallel=2,
+        kv_unified=unified,
+        n_batch=128,
+        n_ubatch=64,
+        n_ctx_checkpoints=4,
+        checkpoint_min_step=100,
+    )
+    spec = model_like(model)
+    budget = Budget(
+        spec, 4096 * spec.token_bytes(), max_seqs=2, max_batched_tokens=128, max_model_len=2048
+    )
+    layout = {"ubatch": 64, "streams": "unified" if unified else "per-sequence"}
+    cache = policy_of(policy, budget, layout)
+    options = {"ctx_checkpoints": 4, "checkpoint_min_step": 100}
+    scheduler = scheduler_of("llama-server", cache, options)
+    tree, found = PrefixTree(), []
+    for number, each in enumerate(served):
+        assert len(each["output"]) == each["n"]
+        path = tree.path(each["prompt"] + each["output"])
+        seq = Sequence(number, Request(number, 0.0, len(each["prompt"]), each["n"], path))
+        scheduler.add(seq)
+        while scheduler.has_work:
+            step = scheduler.schedule()
+            cache.commit(step)
+            scheduler.update(step)
+        found.append(seq.hit)
+    assert found == [each["found"] for each in served], seed
+    assert sum(found) > 0
