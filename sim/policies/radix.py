@@ -274,22 +274,28 @@ class Radix(Policy):
             seqs,
             steps,
             due_in(self, seqs),
-            partial(self._foreseen, holdings, lengths, drops, begun),
+            (
+                partial(self._reads_foreseen, lengths),
+                partial(self._usage_foreseen, holdings, lengths, drops, begun),
+            ),
             sorted({step for step, _ in drops}),
+            self.usage()[0] if self._windows is None and self.period == 1 else None,
         )
 
-    def _foreseen(
+    def _reads_foreseen(self, lengths: Cells, steps: int) -> tuple[Reads, ...]:
+        return tuple(
+            self._reads_of_run(group, spec, lengths, steps)
+            for group, spec in zip(self.groups, self.layout.groups, strict=True)
+        )
+
+    def _usage_foreseen(
         self,
         holdings: SequenceOf[Holding],
         lengths: Cells,
         drops: list[Drop],
         begun: Cells,
         steps: int,
-    ) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
-        reads = tuple(
-            self._reads_of_run(group, spec, lengths, steps)
-            for group, spec in zip(self.groups, self.layout.groups, strict=True)
-        )
+    ) -> tuple[Usage, ...]:
         (now, *others), size = self.usage(), self.period
         live = now.live + len(lengths) * np.arange(1, steps + 1, dtype=np.int64)
         free = now.free - begun[:steps] * size
@@ -300,11 +306,11 @@ class Radix(Policy):
         reserved: Count = np.asarray(now.capacity - live - free - internal, dtype=np.int64)
         usage = Usage(now.capacity, live, reserved, internal, free, 0, now.shared, now.cell_bytes)
         if self._windows is None:
-            return reads, (usage,)
+            return (usage,)
         window = self._windows.usage_of_run(
             others[0], holdings, lengths, drops, usage, begun[:steps]
         )
-        return reads, (usage, window)
+        return usage, window
 
     def _reads_of_run(
         self, group: LayerGroup, spec: GroupSpec, lengths: Cells, steps: int

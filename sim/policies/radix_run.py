@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from sim.errors import IntegrityError
 from sim.paging.run import Due
-from sim.policies.base import DecodeRun, Usage
+from sim.policies.base import PARTS, DecodeRun, Usage, counts_of
 from sim.radix.manager import RadixManager
 from sim.sequence import Sequence
 from sim.step import Reads
+from sim.step_log import Spans
 
 Ints = NDArray[np.int64]
 
@@ -23,8 +24,9 @@ Ints = NDArray[np.int64]
 class RadixRun(DecodeRun):
     """A plan for ``seqs``. due: who begins a page so many steps from now.
 
-    look: makes reads and usage of so many steps. singly: steps in which something more happens
-    than that pages are taken, rising.
+    look: makes reads, and usage, of so many steps. singly: steps in which something more happens
+    than that pages are taken, rising. before: how the only cache is used before a run in which
+    every step fills a slot a sequence, and nothing else changes.
     """
 
     def __init__(
@@ -33,35 +35,56 @@ class RadixRun(DecodeRun):
         seqs: SequenceOf[Sequence],
         steps: int,
         due: Due,
-        look: Callable[[int], tuple[tuple[Reads, ...], tuple[Usage, ...]]],
-        singly: SequenceOf[int] = (),
+        look: tuple[Callable[[int], tuple[Reads, ...]], Callable[[int], tuple[Usage, ...]]],
+        singly: SequenceOf[int],
+        before: Usage | None,
     ) -> None:
         self.steps = steps
         self._manager = manager
         self._seqs = seqs
+        self._sequences = len(seqs)
         self._due = due
         self._look = look
         self._singly = singly
+        self._before = before
         self._applied = False
-
-    @cached_property
-    def _seen(self) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
-        if self._applied:
-            raise IntegrityError("a plan was looked at for the first time after it was applied")
-        return self._look(self.steps)
 
     @cached_property
     def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
         """Whole pages and live pairs, per layer group."""
-        return self._seen[0]
+        self._check_unapplied()
+        return self._look[0](self.steps)
 
     @cached_property
     def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
-        """The pool's."""
-        return self._seen[1]
+        """The pools'."""
+        self._check_unapplied()
+        return self._look[1](self.steps)
+
+    def _check_unapplied(self) -> None:
+        if self._applied:
+            raise IntegrityError("a plan was looked at for the first time after it was applied")
+
+    def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
+        """Without arrays where every step fills a slot a sequence."""
+        if self._before is None:
+            return super().occupied(spans)
+        done = duration = filled = 0
+        for steps, ticks in spans:
+            filled += ticks * (steps * done + steps * (steps + 1) // 2)
+            duration += ticks * steps
+            done += steps
+        before, n = self._before, self._sequences
+        counts = dict(zip(PARTS, counts_of(before), strict=True))
+        sums = {part: duration * count for part, count in counts.items()}
+        sums["live"] += n * filled
+        sums["free"] -= n * filled
+        return [tuple(sums.values())], (counts["live"] + n * done) * before.cell_bytes
 
     def apply(self, steps: int) -> None:
         """Take pages in the order of the steps, and within each in running order."""
+        if self._before is None:
+            _ = self.usage
         self._applied = True
         done = 0
         for step in self._singly:
@@ -77,7 +100,7 @@ class RadixRun(DecodeRun):
         for _, seq in due:
             if not manager.extend_by_one(manager.holdings[seq.id], seq.computed + step):
                 raise IntegrityError(f"{seq!r} finds no room in a decode run that was planned")
-        manager.tokens += len(self._seqs) - len(due)
+        manager.tokens += self._sequences - len(due)
 
     def _take(self, first: int, stop: int) -> None:
         """Steps in which pages are taken and nothing else happens."""
@@ -86,11 +109,11 @@ class RadixRun(DecodeRun):
                 self._take_slots(stop - first)
             else:
                 self._take_pages(first, stop)
-            self._manager.tokens += (stop - first) * len(self._seqs)
+            self._manager.tokens += (stop - first) * self._sequences
 
     def _take_slots(self, steps: int) -> None:
         """One slot a sequence and step: an array of all of them, of which each has a row."""
-        manager, n = self._manager, len(self._seqs)
+        manager, n = self._manager, self._sequences
         slots = manager.take_one_by_one(n * steps).reshape(steps, n)
         holdings = manager.holdings
         for seq, row in zip(self._seqs, np.ascontiguousarray(slots.T), strict=True):
