@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint format clean
+.PHONY: demo test bench lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/kvlab compare kvlab/studies/demo.toml --out demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto
+
+bench: $(INSTALLED)
+	$(BIN)/kvlab bench
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

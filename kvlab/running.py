@@ -49,7 +49,7 @@ def run(
     schedulers: list[Scheduler] = []
 
     def parts(env: simpy.Environment) -> Parts:
-        policy, tiers = policy_of(config.policy, budget, _policy_options(config)), None
+        policy, tiers = policy_of(config.policy, budget, policy_options_of(config)), None
         if not config.tiers.are_none:
             policy, tiers = config.tiers.below(policy, env, hardware_of(config.hardware))
         scheduler = scheduler_of(config.scheduler, policy, _scheduler_options(config))
@@ -77,6 +77,7 @@ def run(
         "lossy": recorder.policy.lossy,
         "caches": _caches_of(recorder),
         "cpu_s": finished.cpu_s,
+        "events": recorder.events,
     }
     if not (config.cluster.is_one_engine and config.tiers.are_none):
         columns |= finished.columns
@@ -89,7 +90,7 @@ def run(
     )
 
 
-def _policy_options(config: RunConfig) -> dict[str, Any]:
+def policy_options_of(config: RunConfig) -> dict[str, Any]:
     """The policy's own options; ``block_size`` goes to every policy that has one."""
     from dataclasses import fields
 

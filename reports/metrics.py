@@ -15,7 +15,7 @@ Better = Literal["higher", "lower", "neither"]
 
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 DISTRIBUTIONS = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
-VOLATILE = ("cpu_s",)
+VOLATILE = ("cpu_s", "events")
 """Metrics of the simulation's own cost: they differ between two equal runs, so they are shown
 when the run ends and never stored."""
 
@@ -279,6 +279,12 @@ METRICS: dict[str, Metric] = {
             "s",
             "neither",
             "Processor time of the simulation itself, imports and reports apart.",
+        ),
+        _count(
+            "events",
+            "Events",
+            "neither",
+            "Steps and runs of steps that the simulation took one by one.",
         ),
     )
 }

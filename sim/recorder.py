@@ -82,6 +82,8 @@ class Recorder:
         )
         self.occupancy: list[dict[str, int]] = []
         self.peak_live = 0
+        self.events = 0
+        """Steps and runs of steps: what the simulation went through one by one."""
         self.running_ticks = 0
         self.busy_ticks = 0
         self.columns: dict[str, array[Any]] = {name: array("d") for name in FLOATS} | {
@@ -111,6 +113,7 @@ class Recorder:
         for seq in step.admitted:
             self._tracks.setdefault(seq.id, _Track(began))
         self._pauses(step, began)
+        self.events += 1
         went_on = self._emissions(self.log.steps, ended, step)
         self.log.append(end - start, end, went_on)
         self.running_ticks += len(step.runs) * (end - start)
@@ -218,6 +221,7 @@ class Recorder:
     ) -> None:
         """Decode steps of ``sequences`` streaming sequences, from ``start`` (ticks) on."""
         n = taken.steps
+        self.events += 1
         self.log.extend(start, taken.spans, sequences)
         totals, most = plan.occupied(taken.spans)
         self._add_occupied(totals, most, taken.ticks)

@@ -48,6 +48,7 @@ class MergedRecorder(Recorder):
             self.occupancy += part.occupancy
             self.running_ticks += part.running_ticks
             self.busy_ticks += part.busy_ticks
+            self.events += part.events
             for name, n in part.counts.items():
                 self.counts[name] += n
         self.peak_live = max(part.peak_live for part in parts) * len(parts)

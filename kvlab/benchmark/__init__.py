@@ -1,0 +1,1 @@
+"""How fast the simulator and its allocators are, each case in a process of its own."""
