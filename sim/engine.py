@@ -182,7 +182,9 @@ class Engine:
     def _plan(self) -> tuple[DecodeRun, Priced] | None:
         """A run of decode steps and what they take, or None for a single step."""
         batch = self.scheduler.batch
-        if self.exact_steps or not batch or not self.recorder.are_streaming(batch):
+        if self.exact_steps or self.policy.owes or not batch:
+            return None
+        if not self.recorder.are_streaming(batch):
             return None
         steps = min(self.scheduler.steady_steps(), LONGEST_RUN)
         change = self._forking.steps_to_change()

@@ -202,6 +202,11 @@ class Policy(SequenceOperations, ABC):
         del seq
         return False
 
+    @property
+    def owes(self) -> bool:
+        """Whether there are copies or shifts that the next step has to do first."""
+        return bool(self._copies or self._shifts)
+
     # What the scheduler does.
 
     @abstractmethod
