@@ -22,8 +22,8 @@ from sim.paging.run import due_in
 from sim.paging.spec import GroupSpec, Layout
 from sim.policies.base import Policy, Usage
 from sim.policies.radix_run import RadixRun, pages_begun, surplus_found
+from sim.radix.holding import Holding
 from sim.radix.layout import manager_of, pools_of
-from sim.radix.manager import Holding
 from sim.radix.node import Node
 from sim.radix.windows import Drop, WindowCounts
 from sim.reads import attended_in_run
