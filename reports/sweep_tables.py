@@ -174,7 +174,7 @@ def differences_of(sweep: Sweep) -> Iterator[str]:
     at = _place(sweep)
     values = _values_of(sweep, [first.name])
     for members in _groups_of(sweep):
-        series = {labels[at]: values[labels][first.name] for labels in members}
+        series = {_named(labels[at]): values[labels][first.name] for labels in members}
         place = ", ".join(
             f"{axis} {label}"
             for axis, label in zip(sweep.axes, members[0], strict=True)
@@ -183,6 +183,11 @@ def differences_of(sweep: Sweep) -> Iterator[str]:
         sentence = _sentence(first, series)
         if sentence:
             yield f"{place}: {sentence}" if place else sentence
+
+
+def _named(label: str) -> str:
+    """The label within a sentence, where commas part labels."""
+    return f"'{label}'" if "," in label else label
 
 
 def _sentence(shown: Metric, series: dict[str, list[float]]) -> str | None:
