@@ -117,10 +117,10 @@ def contexts_are_rounded_down(patch):
 
 @mutation
 def window_cache_does_not_grow_with_sequences(patch):
-    def one_window(original, geometry, params, sizes):
+    def one_window(original, window, params, sizes):
         if params.swa_full:
             return sizes.n_ctx_seq
-        return sizes_module.padded(min(sizes.n_ctx_seq, geometry.window.n + sizes.n_ubatch))
+        return sizes_module.padded(min(sizes.n_ctx_seq, window + sizes.n_ubatch))
 
     wrap(patch, build, "swa_cells", one_window)
 
