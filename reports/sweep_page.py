@@ -88,9 +88,7 @@ def _setting(sweep: Sweep) -> str:
         for name, value in index["setting"].items()
         if value not in ({}, False)
     ]
-    varied = [
-        f"`{axis['name']}`: {_escaped(', '.join(axis['labels']))}" for axis in index["axes"]
-    ]
+    varied = [f"`{axis['name']}`: {_escaped(', '.join(axis['labels']))}" for axis in index["axes"]]
     seeds = f"{len(index['seeds'])} seeds ({', '.join(map(str, index['seeds']))})"
     lines = [f"- varied: {'; '.join(varied)}", f"- the same for all: {', '.join(fixed)}"]
     return "\n".join([*lines, f"- {seeds}, {len(index['points'])} runs"])

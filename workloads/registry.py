@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -22,12 +22,14 @@ class Registry:
     """The plug-ins of one entry-point group, imported only when asked for.
 
     ``kind`` is the word that error messages use (``policy``, ``workload``); ``group`` is the
-    entry-point group (``kvlab.policies``).
+    entry-point group (``kvlab.policies``). ``always``: names (to ``package.module:attribute``)
+    that have to be found where the package is on the path and not installed, too.
     """
 
-    def __init__(self, kind: str, group: str) -> None:
+    def __init__(self, kind: str, group: str, always: Mapping[str, str] | None = None) -> None:
         self.kind = kind
         self.group = group
+        self._always = always or {}
         self._found: dict[str, EntryPoint] | None = None
 
     def _entries(self) -> dict[str, EntryPoint]:
@@ -47,6 +49,8 @@ class Registry:
         if ":" in name:
             return self._import(name)
         entry = self._entries().get(name)
+        if entry is None and name in self._always:
+            return self._import(self._always[name])
         if entry is None:
             raise InputError(f"unknown {self.kind} {name!r}; {suggestion_for(name, self.names())}")
         return entry.load()

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 from workloads.registry import Registry
 
-EVICTORS = Registry("eviction policy", "kvlab.evictors")
+EVICTORS = Registry("eviction policy", "kvlab.evictors", {"lru": "sim.eviction.lru:LRU"})
 
 Key = Hashable
 May = Callable[[Key], bool]

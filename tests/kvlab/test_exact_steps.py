@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ def files_of(fields: dict[str, object]) -> dict[str, bytes]:
         return {file.name: file.read_bytes() for file in files}
 
 
+@pytest.mark.filterwarnings("ignore::sim.timing.table.ProfileRangeWarning")
 @settings(max_examples=60)
 @given(data=st.data())
 def test_whole_result_directories_are_the_same(data: st.DataObject) -> None:

@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 from kvlab.cli import application
 from kvlab.config import RunConfig
 from kvlab.running import run
+from reports.metrics import VOLATILE
 
 OPTIONS = {"window": 128, "centroids": 32, "sinks": 4}
 SETTING = {
@@ -22,7 +23,7 @@ SETTING = {
 def test_runs_of_steps_are_single_steps(model):
     config = RunConfig.of(SETTING | {"model": model})
     both = [run(config), run(config.model_copy(update={"exact_steps": True}))]
-    one, other = ({k: v for k, v in each.summary.items() if k != "cpu_s"} for each in both)
+    one, other = ({k: v for k, v in each.summary.items() if k not in VOLATILE} for each in both)
     assert one == other
     assert (
         both[0].timeline.drop(columns="owners_0").equals(both[1].timeline.drop(columns="owners_0"))
