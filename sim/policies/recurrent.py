@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sim.llamacpp.context import Context
 from sim.llamacpp.geometry import CacheGeometry
@@ -27,6 +28,11 @@ class Recurrent(LlamaPolicy):
     class Options:
         """How many states there are, and how they are updated."""
 
+        streams: Literal["unified", "per-sequence"] = option(
+            "unified",
+            "the engine's kv_unified: states are the same either way, but llama-server empties idle"
+            " slots of a unified context",
+        )
         sequences: int = option(0, "sequence ids of the context; 0: all that may run", low=0)
         snapshots: int = option(
             0, "older states of each sequence, to take back its last tokens (n_rs_seq)", low=0
@@ -69,5 +75,8 @@ class Recurrent(LlamaPolicy):
     def params(self, cells: int) -> ContextParams:
         """A context for batches of so many tokens; states do not depend on it."""
         return self.params_of(
-            cells, n_rs_seq=self.options.snapshots, strict=self.options.strict, kv_unified=True
+            cells,
+            kv_unified=self.options.streams == "unified",
+            n_rs_seq=self.options.snapshots,
+            strict=self.options.strict,
         )

@@ -22,6 +22,7 @@ from sim.layers import AttentionSpec, LayerSpec
 from sim.model import ModelSpec
 from sim.plugins import policy_of, scheduler_of
 from sim.sequence import Sequence
+from sim.state import StateSpec
 from workloads.prefix import PrefixTree
 from workloads.request import Request
 
@@ -94,7 +95,7 @@ def model_like(name: str) -> ModelSpec:
     kinds: list[tuple[str, int | None]] = [("full", None)] if geometry.full else []
     if geometry.swa:
         kinds.append(("swa", geometry.window.n))
-    attention = [
+    layers = [
         LayerSpec(
             attention=AttentionSpec(
                 heads=4, kv_heads=2, head_dim_k=32, head_dim_v=32, kind=kind, window=window
@@ -102,12 +103,23 @@ def model_like(name: str) -> ModelSpec:
         )
         for kind, window in kinds
     ]
-    return ModelSpec(name, tuple(attention), hidden=128, vocab=100)
+    if geometry.recurrent:
+        state = StateSpec(kind="mamba", d_inner=256, d_conv=4, d_state=8, dt_rank=8)
+        layers.append(LayerSpec(state=state))
+    return ModelSpec(name, tuple(layers), hidden=128, vocab=100)
 
 
 @pytest.mark.parametrize(
     ("model", "policy", "unified"),
-    [("llama", "ring", False), ("gemma3", "iswa", False), ("gemma3", "iswa", True)],
+    [
+        ("llama", "ring", False),
+        ("gemma3", "iswa", False),
+        ("gemma3", "iswa", True),
+        ("mamba", "recurrent", False),
+        ("mamba", "recurrent", True),
+        ("jamba", "hybrid", False),
+        ("jamba", "hybrid", True),
+    ],
 )
 def test_finds_as_many_tokens_as_the_engine(tmp_path, model, policy, unified):
     seed = random.SystemRandom().randrange(1 << 30)
@@ -125,9 +137,8 @@ def test_finds_as_many_tokens_as_the_engine(tmp_path, model, policy, unified):
         checkpoint_min_step=100,
     )
     spec = model_like(model)
-    budget = Budget(
-        spec, 4096 * spec.token_bytes(), max_seqs=2, max_batched_tokens=128, max_model_len=2048
-    )
+    size = 4096 * spec.token_bytes() + 2 * spec.state_bytes
+    budget = Budget(spec, size, max_seqs=2, max_batched_tokens=128, max_model_len=2048)
     layout = {"ubatch": 64, "streams": "unified" if unified else "per-sequence"}
     cache = policy_of(policy, budget, layout)
     options = {"ctx_checkpoints": 4, "checkpoint_min_step": 100}
