@@ -24,6 +24,7 @@ from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence, Status
 from sim.step import Copy, Count, Placement, Run, Step
 from sim.step_log import StepLog
+from sim.stretches import StretchTable
 from workloads.request import Request
 
 FLOATS = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
@@ -90,9 +91,11 @@ class Recorder:
             name: array("q") for name in INTEGERS
         }
         self.words: dict[str, list[str]] = {"slo_class": [], "status": [], "reason": []}
-        self.stretches: list[list[list[int]]] = []
+        self.stretches = StretchTable()
         self.pauses: list[list[float]] = []
         self.pause_kinds: list[list[str]] = []
+        self._none: list[Any] = []
+        """What most requests have of pauses: one list for all of them, never changed."""
         self._tracks: dict[int, _Track] = {}
         self._streaming: set[int] = set()
         """Who got a token in the last step and is still there."""
@@ -269,8 +272,8 @@ class Recorder:
         self._times(track.first_scheduled, track.first_token, now)
         self._costs(seq.preemptions, seq.recomputed, seq.hit)
         self.stretches.append(track.stretches)
-        self.pauses.append(track.pauses)
-        self.pause_kinds.append(track.kinds)
+        self.pauses.append(track.pauses or self._none)
+        self.pause_kinds.append(track.kinds or self._none)
 
     def failed(self, request: Request, reason: str) -> None:
         """``request`` is given up; ``reason`` says why in a few words."""
@@ -279,8 +282,8 @@ class Recorder:
         self._times(nan, nan, nan)
         self._costs(0, 0, 0)
         self.stretches.append([])
-        self.pauses.append([])
-        self.pause_kinds.append([])
+        self.pauses.append(self._none)
+        self.pause_kinds.append(self._none)
 
     def _row(self, request: Request, sample: int, status: str, reason: str) -> None:
         columns, words = self.columns, self.words

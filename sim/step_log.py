@@ -26,35 +26,54 @@ class StepLog:
         self.steps = 0
         self.last_end = 0
         """End of the last step, in ticks."""
-        self._runs = array("q")
-        """Row by row: steps, ticks of each, end of the last in ticks, who went on streaming."""
+        self._ticks = array("q")
+        self._counts = array("i")
+        self._streaming = array("i")
+        self._waits: dict[int, int] = {}
+        """Ticks without a step before a run, by its place; of those that do not follow at once."""
 
     def append(self, ticks: int, end: int, streaming: int) -> None:
         """Add a step of so many ticks that ends at ``end``.
 
         streaming: sequences that get a token in it and got one in the step before.
         """
-        self.steps += 1
-        self.last_end = end
-        self._runs.extend((1, ticks, end, streaming))
+        self.extend(end - ticks, [(1, ticks)], streaming)
 
     def extend(self, start: int, spans: Spans, streaming: int) -> None:
         """Add spans that follow one another from ``start`` (ticks) on."""
-        add, count = self._runs.extend, self.steps
+        if start != self.last_end:
+            self._waits[len(self._counts)] = start - self.last_end
         for steps, ticks in spans:
-            count += steps
+            self._counts.append(steps)
+            self._ticks.append(ticks)
+            self._streaming.append(streaming)
+            self.steps += steps
             start += steps * ticks
-            add((steps, ticks, start, streaming))
-        self.steps, self.last_end = count, start
+        self.last_end = start
 
     def follow_with(self, other: StepLog) -> None:
         """Append all steps of another engine."""
+        before = len(self._counts)
+        self._waits |= {before + place: wait for place, wait in other._waits.items()}
+        if other._counts:
+            self._waits[before] = other._waits.get(0, 0) - self.last_end
         self.steps += other.steps
         self.last_end = other.last_end
-        self._runs += other._runs
+        self._ticks += other._ticks
+        self._counts += other._counts
+        self._streaming += other._streaming
 
-    def _columns(self) -> NDArray[np.int64]:
-        return np.array(self._runs, dtype=np.int64).reshape(-1, 4).T
+    def _columns(self) -> tuple[NDArray[np.int64], ...]:
+        """Run by run: steps, ticks of each, the end of the last, who streams."""
+        counts, ticks, streaming = (
+            np.array(column, dtype=np.int64)
+            for column in (self._counts, self._ticks, self._streaming)
+        )
+        taken = counts * ticks
+        if self._waits:
+            places = np.fromiter(self._waits, dtype=np.int64)
+            taken[places] += np.fromiter(self._waits.values(), dtype=np.int64)
+        return counts, ticks, np.cumsum(taken), streaming
 
     @property
     def ends(self) -> NDArray[np.float64]:
@@ -67,8 +86,7 @@ class StepLog:
     def gaps(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Times between two tokens of streaming sequences: seconds, and how often each."""
         counts, ticks, ends, streaming = self._columns()
-        before = np.concatenate(([0], ends[:-1]))
-        first = ends - (counts - 1) * ticks - before
+        first = np.diff(ends, prepend=0) - (counts - 1) * ticks
         seconds = np.concatenate([first, ticks]) / TICKS_PER_SECOND
         times = np.concatenate([streaming, streaming * (counts - 1)])
         return seconds[times > 0], times[times > 0]
