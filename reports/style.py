@@ -51,6 +51,7 @@ _KNOWN = {
     "recurrent": Look(PURPLE, DASHED, "v"),
     "hybrid": Look(SKY, SOLID, "P"),
     "summary": Look(OLIVE, DASH_DOT, "*"),
+    "radix": Look(PURPLE, SOLID, "h"),
 }
 
 _COLORS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK)
@@ -59,14 +60,18 @@ _MARKERS = "o^sDvPX*<>"
 
 
 def _spare_looks(taken: Iterable[Look]) -> Iterator[Look]:
-    used = {(look.color, look.dash) for look in taken}
+    looks = list(taken)
+    used = {(look.color, look.dash) for look in looks}
+    # Where there are no lines, colour and marker have to do.
+    used_marks = {(look.color, look.marker) for look in looks}
     turn = 0
     while True:
         # Rounds over dashes, so that the first unknown policies differ in colour and in dash.
         for shift, (index, color) in product(range(len(_DASHES)), enumerate(_COLORS)):
             dash = _DASHES[(index + shift) % len(_DASHES)]
-            if turn or (color, dash) not in used:
-                yield Look(color, dash, _MARKERS[(index + shift) % len(_MARKERS)])
+            marker = _MARKERS[(index + shift) % len(_MARKERS)]
+            if turn or ((color, dash) not in used and (color, marker) not in used_marks):
+                yield Look(color, dash, marker)
         turn += 1
 
 

@@ -58,3 +58,8 @@ def test_labels_are_cut_and_never_private():
     assert label_of("paged") == "paged"
     assert len(label_of("x" * 100)) == 28
     assert not label_of("_mine").startswith("_")
+
+
+def test_marks_without_lines_can_be_told_apart():
+    looks = looks_of(["ring", *(f"point {index}" for index in range(12))])
+    assert len({(look.color, look.marker) for look in looks.values()}) == 13
