@@ -28,7 +28,7 @@ def study(
 
     from kvlab.study.progress import PointsBar
     from kvlab.study.ready import ready_study, study_at, study_names
-    from kvlab.study.reporting import print_sweep, write_page
+    from kvlab.study.reporting import ensure_page_fits, print_sweep, write_page
     from kvlab.study.sweeping import sweep
 
     if list_all:
@@ -39,6 +39,8 @@ def study(
     if name is None:
         raise InputError(f"study: expected a name ({', '.join(study_names())}), or --list")
     asked = study_at(name)
+    if out is not None:
+        ensure_page_fits(out, Path(name).stem)
     with TemporaryDirectory(prefix="kvlab-") as scratch, PointsBar() as bar:
         where = results if results is not None else Path(scratch) / "sweep"
         stored = sweep(asked, where, jobs=jobs, retry=True, done=bar.update)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports.directory import replacing
+from reports.directory import ensure_replaceable, replacing
 from reports.sweep import Sweep, write_whole
 from reports.sweep_page import markdown, terminal
 from reports.sweep_pictures import pictures_of
@@ -38,6 +38,11 @@ def write_page(sweep: Sweep, out: Path, name: str, command: str) -> Path:
                 shown.append((picture, f"{name}/{picture.name}.svg"))
     write_whole(page, markdown(sweep, command, shown))
     return page
+
+
+def ensure_page_fits(out: Path, name: str) -> None:
+    """Raise `InputError` where `write_page` would; for asking before a long run."""
+    ensure_replaceable(out / name, _are_pictures)
 
 
 def _are_pictures(folder: Path) -> bool:
