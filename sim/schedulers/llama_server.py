@@ -100,7 +100,10 @@ class LlamaServer(Scheduler):
         self._host: HostPromptCache | None = None
         if options.cache_ram:
             limit = None if options.cache_ram < 0 else options.cache_ram * MIB
-            self._host = HostPromptCache(limit, context.sizes.n_ctx)
+            # The engine's n_ctx; a policy without cells has a context just long enough for a batch.
+            sizes = context.sizes
+            room = sizes.n_ctx if self._llama.caches else self.context_size * sizes.n_stream
+            self._host = HostPromptCache(limit, room)
         self._turns = Turns()
         self._waiting = FcfsQueue()
         self._counts: Counter[str] = Counter()

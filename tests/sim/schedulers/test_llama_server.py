@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from sim.budget import Budget
+from sim.layers import LayerSpec
+from sim.model import ModelSpec
 from sim.plugins import policy_of
 from sim.prompt_cache.checkpoints import CheckpointRule, latest, resumed_at, threshold_of
 from sim.prompt_cache.host import HostPromptCache
@@ -13,6 +16,7 @@ from sim.prompt_cache.prompt import Checkpoint, Prompt
 from sim.schedulers.llama_server import CONTEXT_FULL, LlamaServer
 from sim.schedulers.llama_slots import Slot, choose
 from sim.sequence import Sequence
+from sim.state import StateSpec
 from workloads.errors import InputError
 from workloads.request import PrefixPath, Request
 
@@ -219,6 +223,23 @@ def test_with_a_stream_for_each_slot_idle_slots_keep_what_they_hold(server):
     it.serve((300, 5, ((0, 305),)))
     it.serve((200, 5, ((1, 205),)))
     assert sorted(slot.prompt.tokens for slot in it.scheduler.slots) == [204, 304]
+
+
+@pytest.mark.parametrize(
+    ("streams", "held", "room"), [("per-sequence", [204, 304], 6000), ("unified", [0, 204], 3000)]
+)
+def test_a_recurrent_context_is_unified_or_not_as_well(streams, held, room):
+    state = StateSpec(kind="mamba", d_inner=64, d_conv=4, d_state=8, dt_rank=4)
+    model = ModelSpec("states", (LayerSpec(state=state),), hidden=64, vocab=100)
+    budget = Budget(
+        model, 2 * model.state_bytes, max_seqs=2, max_batched_tokens=128, max_model_len=3000
+    )
+    it = Server(budget, "recurrent", {"streams": streams, "ubatch": 64})
+    it.serve((300, 5, ((0, 305),)))
+    it.serve((200, 5, ((1, 205),)))
+    assert sorted(slot.prompt.tokens for slot in it.scheduler.slots) == held
+    # As many tokens as the engine's context would have, though states need no cells.
+    assert it.scheduler._host is not None and it.scheduler._host.room == room
 
 
 def entry(host: HostPromptCache, branch: int, tokens: int, size: int) -> int:

@@ -90,58 +90,65 @@ def served_by_the_engine(model: str, seed: int, folder: Path, **params: Any) -> 
 
 
 def model_like(name: str) -> ModelSpec:
-    """Layers of the same kinds and window; their widths do not matter here."""
+    """The same layers, as far as their caches show."""
     geometry = TINY_MODELS[name]
-    kinds: list[tuple[str, int | None]] = [("full", None)] if geometry.full else []
-    if geometry.swa:
-        kinds.append(("swa", geometry.window.n))
-    layers = [
-        LayerSpec(
-            attention=AttentionSpec(
-                heads=4, kv_heads=2, head_dim_k=32, head_dim_v=32, kind=kind, window=window
+    layers = []
+    for part, kind in ((geometry.full, "full"), (geometry.swa, "swa")):
+        if part is not None:
+            window = geometry.window.n if kind == "swa" else None
+            heads, head = part.k_width // part.head_dim, part.head_dim
+            attention = AttentionSpec(
+                heads=heads,
+                kv_heads=heads,
+                head_dim_k=head,
+                head_dim_v=head,
+                kind=kind,
+                window=window,
             )
-        )
-        for kind, window in kinds
-    ]
+            layers += [LayerSpec(attention=attention)] * part.layers
     if geometry.recurrent:
         state = StateSpec(kind="mamba", d_inner=256, d_conv=4, d_state=8, dt_rank=8)
-        layers.append(LayerSpec(state=state))
+        layers += [LayerSpec(state=state)] * geometry.recurrent.layers
     return ModelSpec(name, tuple(layers), hidden=128, vocab=100)
 
 
 @pytest.mark.parametrize(
-    ("model", "policy", "unified"),
+    ("model", "policy", "unified", "cache_ram"),
     [
-        ("llama", "ring", False),
-        ("gemma3", "iswa", False),
-        ("gemma3", "iswa", True),
-        ("mamba", "recurrent", False),
-        ("mamba", "recurrent", True),
-        ("jamba", "hybrid", False),
-        ("jamba", "hybrid", True),
+        ("llama", "ring", False, 8192),
+        ("llama", "ring", True, 1),
+        ("gemma3", "iswa", False, 1),
+        ("gemma3", "iswa", True, 8192),
+        ("mamba", "recurrent", False, 8192),
+        ("mamba", "recurrent", False, -1),
+        ("mamba", "recurrent", True, 1),
+        ("jamba", "hybrid", False, 8192),
+        ("jamba", "hybrid", True, -1),
     ],
 )
-def test_finds_as_many_tokens_as_the_engine(tmp_path, model, policy, unified):
+def test_finds_as_many_tokens_as_the_engine(tmp_path, model, policy, unified, cache_ram):
     seed = random.SystemRandom().randrange(1 << 30)
     print(f"seed {seed}")
     served = served_by_the_engine(
         model,
         seed,
         tmp_path,
-        n_ctx=4096,
+        n_ctx=2048,
         n_parallel=2,
         kv_unified=unified,
         n_batch=128,
         n_ubatch=64,
         n_ctx_checkpoints=4,
         checkpoint_min_step=100,
+        cache_ram_mib=cache_ram,
     )
     spec = model_like(model)
-    size = 4096 * spec.token_bytes() + 2 * spec.state_bytes
-    budget = Budget(spec, size, max_seqs=2, max_batched_tokens=128, max_model_len=2048)
+    size = 2048 * spec.token_bytes() + 2 * spec.state_bytes
+    slot = 2048 if unified else 1024
+    budget = Budget(spec, size, max_seqs=2, max_batched_tokens=128, max_model_len=slot)
     layout = {"ubatch": 64, "streams": "unified" if unified else "per-sequence"}
     cache = policy_of(policy, budget, layout)
-    options = {"ctx_checkpoints": 4, "checkpoint_min_step": 100}
+    options = {"ctx_checkpoints": 4, "checkpoint_min_step": 100, "cache_ram": cache_ram}
     scheduler = scheduler_of("llama-server", cache, options)
     tree, found = PrefixTree(), []
     for number, each in enumerate(served):
