@@ -98,6 +98,8 @@ class Tiers:
     ) -> None:
         self.chunk = chunk
         self.token_bytes = sum(budget.cell_bytes_of(group) for group in budget.model.groups())
+        if not self.token_bytes:
+            raise InputError(f"tiers: {budget.model.name} keeps states, no tokens to store")
         self.tiers = [Tier(env, plan, chunk * self.token_bytes) for plan in plans]
         self.prompt_tokens = 0
         self.device_hit_tokens = 0

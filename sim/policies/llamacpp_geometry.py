@@ -54,7 +54,7 @@ def largest_context(
     """The context with the most cells that fits into ``n_bytes``, in steps of a pad.
 
     params: what is asked of a context of so many cells. Raises `InputError` where not even the
-    smallest one for ``sequences`` sequences fits.
+    smallest one for ``sequences`` sequences fits, and where one of any size does.
     """
 
     def context(pads: int) -> Context:
@@ -74,7 +74,12 @@ def largest_context(
             f"{smallest * CELL_PAD} cells{states}, the smallest context ({needed} bytes)"
         )
     low, high = smallest, smallest * 2
-    while size(high) <= n_bytes:
+    while (needed := size(high)) <= n_bytes:
+        if low >= sequences and needed == size(low):  # Each stream has a pad, so it could grow.
+            raise InputError(
+                f"{policy}: all attention layers of {geometry.arch} have windows, whose cells take "
+                f"no more than {needed} bytes: expected swa_full, or less K/V memory than that"
+            )
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2

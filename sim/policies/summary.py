@@ -50,6 +50,7 @@ class Summary(Policy):
 
     name = "summary"
     lossy = "old tokens are replaced by centroids"
+    takes_over = False  # centroids are made where the tokens they stand for were computed
 
     @dataclass(frozen=True)
     class Options:

@@ -14,6 +14,7 @@ from sim.policies.base import Policy
 from sim.schedulers.vllm import GATE, VllmScheduler
 from sim.sequence import Sequence
 from sim.step import Step
+from workloads.errors import InputError
 from workloads.plugins import option
 
 WHOLE = 1 << 30
@@ -41,6 +42,12 @@ class Orca(VllmScheduler):
         )
 
     def __init__(self, policy: Policy, options: Options | None = None) -> None:
+        """Raises `InputError` for a model that keeps states alone, which has no tokens to count."""
+        if not sum(policy.cell_bytes):
+            raise InputError(
+                f"orca: {policy.budget.model.name} has no attention; expected a model whose "
+                "memory is counted in tokens"
+            )
         self._chosen = self.Options() if options is None else options
         super().__init__(
             policy,

@@ -14,6 +14,7 @@ from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence, Status
 from sim.step import Run, Step
+from workloads.errors import InputError
 from workloads.plugins import option
 
 FIRST_RATIO, LAST_SHARE, RATIO_STEPS = 0.7, 0.14, 600
@@ -52,6 +53,12 @@ class SglangScheduler(Scheduler):
         )
 
     def __init__(self, policy: Policy, options: Options | None = None) -> None:
+        """Raises `InputError` for a model that keeps states alone, which has no tokens to count."""
+        if not sum(policy.cell_bytes):
+            raise InputError(
+                f"sglang: {policy.budget.model.name} has no attention; expected a model whose "
+                "memory is counted in tokens"
+            )
         self.policy = policy
         self.options = self.Options() if options is None else options
         self._waiting: list[Sequence] = []

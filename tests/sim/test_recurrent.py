@@ -34,6 +34,8 @@ MODELS = {
     "hybrid": (STATE, attention()),
     "hybrid, windows": (STATE, attention(), attention("swa", 40)),
     "windows": (attention(), attention("swa", 40)),
+    "windows alone": (attention("swa", 40),),
+    "hybrid, windows alone": (STATE, attention("swa", 40)),
 }
 VARIANTS = [
     ("recurrent", {}, "states"),
@@ -263,6 +265,23 @@ def test_all_policies_price_states_alike():
 def test_models_that_a_policy_cannot_serve_are_refused_in_words(name, kind, words):
     with pytest.raises(InputError, match=words):
         policy_of(name, budget(kind))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("iswa", "windows alone"), ("hybrid", "hybrid, windows alone")]
+)
+def test_windows_alone_can_have_too_much_memory(name, kind):
+    # Windows of 6 sequences and a ubatch are 6 * 40 + 64 = 304 cells, padded to 512.
+    with pytest.raises(InputError, match=f"all attention layers of {kind} have windows"):
+        policy_of(name, budget(kind, tokens=1024))
+    assert policy_of(name, budget(kind, tokens=256, states=6)).usage()[0].capacity == 256
+    assert policy_of(name, budget(kind, tokens=1024, states=6), {"swa_full": True}).usage()
+
+
+@pytest.mark.parametrize("name", ["orca", "sglang"])
+def test_schedulers_that_count_tokens_need_attention(name):
+    with pytest.raises(InputError, match=f"{name}: states has no attention"):
+        scheduler_of(name, policy_of("recurrent", budget("states")))
 
 
 def test_options_that_cannot_be_are_refused():

@@ -217,6 +217,8 @@ def test_only_what_takes_over(budget_of) -> None:
         simulate(listed((0, 8, 2)), budget_of(), Plan(prefill=1), "ring", scheduler="llama-server")
     with pytest.raises(InputError, match="'ring' takes over no prompts"):
         simulate(listed((0, 8, 2)), budget_of(), Plan(prefill=1), "ring")
+    with pytest.raises(InputError, match="'summary' takes over no prompts"):
+        simulate(listed((0, 8, 2)), budget_of(), Plan(prefill=1), "summary")
 
 
 def test_bytes_of_a_prompt(budget_of) -> None:

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sim.budget import Budget
 from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts, Plan
 from sim.cluster.tiered import TieredPaged
 from sim.cluster.tiers import TierPlan, Tiers
 from sim.metrics import request_columns, timeline_columns
+from sim.model_files import model_of
 from sim.plugins import scheduler_of
 from sim.policies.paged import Paged
 from sim.timing.base import TimeModel
@@ -171,6 +173,9 @@ def test_what_cannot_have_tiers(budget_of) -> None:
     with pytest.raises(InputError, match="windowed has layers that are not cached in full"):
         windowed = budget_of("windowed")
         simulate([], windowed, [tier(windowed, "host", 9, 1)])
+    with pytest.raises(InputError, match=r"mamba-2\.8b keeps states, no tokens to store"):
+        states = Budget(model_of("mamba-2.8b"), bytes=1 << 30)
+        simulate([], states, [TierPlan("host", 1 << 30, 1.0, 1.0)])
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
