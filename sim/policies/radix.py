@@ -94,6 +94,8 @@ class Radix(Policy):
         self._found: tuple[Sequence | None, Node] = (None, self._root)
         self._refusal = _NONE
         self._somebody_waits = False
+        # Whole pages are read, so reads have no closed form across the start of a new chunk.
+        self._cuts = tuple(g.window for g in self.groups if g.kind == "chunked" and size > 1)
         self._chunks: dict[int, Sequence] = {}
         self._visits = 0
 
@@ -263,6 +265,8 @@ class Radix(Policy):
             if somebody_waits and drops:
                 # What is given up may be what the refused sequence waits for.
                 steps = min(steps, drops[0][0])
+        for chunk in self._cuts:
+            steps = min(steps, *(chunk - seq.computed % chunk for seq in seqs))
         begun = pages_begun(lengths, self.period, steps)
         steps = int(np.searchsorted(begun, manager.full_available, side="right"))
         if self._windows is not None:

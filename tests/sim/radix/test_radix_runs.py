@@ -28,7 +28,8 @@ class UnevenTime(TimeModel):
         return cls()
 
     def seconds(self, work):
-        return 0.001 + 1e-6 * work.tokens + 1e-7 * work.decode_context / 3.0
+        cells = sum(reads.cells for reads in work.reads)
+        return 0.001 + 1e-6 * work.tokens + 1e-7 * (work.decode_context + cells) / 3.0
 
     def swap_seconds(self, n_bytes, to_host):
         return 0.01
@@ -89,7 +90,7 @@ def everything(requests, policy, scheduling, exact_steps):
     st.sampled_from([1, 4]),
     st.sampled_from(["lru", *EVICTORS.names()]),
     st.booleans(),
-    st.sampled_from(["full", "windowed"]),
+    st.sampled_from(["full", "windowed", "chunked"]),
     st.sampled_from([250, 400, 700]),
     st.sampled_from([{}, {"preemption": "swap"}, {"policy": "priority"}]),
 )
