@@ -47,5 +47,5 @@ class Static(VllmScheduler):
         if not self.running:
             super()._admit(step, chunks, budget)
 
-    def _nobody_comes(self) -> bool:
+    def _nobody_is_tried(self) -> bool:
         return True

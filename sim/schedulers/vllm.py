@@ -373,7 +373,7 @@ class VllmScheduler(Scheduler):
     @property
     def refusals_per_step(self) -> int:
         """1 while a waiting sequence is tried and refused in every step."""
-        return int(self._turned_away is not None)
+        return int(self._turned_away is not None and not self._nobody_is_tried())
 
     def steady_steps(self) -> int:
         """Steps up to the first end of a sequence, if all decode and nobody can be admitted."""
@@ -383,12 +383,16 @@ class VllmScheduler(Scheduler):
         return batch.steps_to_end() if self._nobody_comes() else 0
 
     def _nobody_comes(self) -> bool:
-        if not len(self._waiting) or not self._has_slot:
-            return True
-        if self._batch.size == self.options.max_batched_tokens:
+        if self._nobody_is_tried():
             return True
         first = self._waiting.first()
         return first is self._turned_away and self.policy.stays_refused(first)
+
+    def _nobody_is_tried(self) -> bool:
+        """Whether a steady step would not even look at who waits."""
+        if not len(self._waiting) or not self._has_slot:
+            return True
+        return self._batch.size == self.options.max_batched_tokens
 
     def schedule_run(self, steps: int) -> None:
         """Take steady steps at once."""

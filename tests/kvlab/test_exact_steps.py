@@ -51,3 +51,12 @@ def test_whole_result_directories_are_the_same(data: st.DataObject) -> None:
     except InputError:
         return  # Not every scheduler serves every policy, nor every policy every model.
     assert leaps == files_of(fields | {"exact_steps": True})
+
+
+def test_a_batch_that_runs_refuses_nobody() -> None:
+    fields = {"policy": "contiguous", "scheduler": "static", "model": "gemma-3-12b", "seed": 609}
+    fields |= {"workload": "few-shot", "rate": 50.0, "requests": 21}
+    fields |= {"kv_tokens": 376, "max_seqs": 3, "max_model_len": 1024}
+    leaps, steps = files_of(fields), files_of(fields | {"exact_steps": True})
+    assert b'"alloc_failures": 0,' not in leaps["summary.json"]
+    assert leaps == steps
