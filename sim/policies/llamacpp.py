@@ -134,7 +134,10 @@ class LlamaPolicy(LlamaOperations, Policy):
 
     def make_context(self, geometry: CacheGeometry) -> Context:
         """The largest context that the bytes give."""
-        return largest_context(self.name, geometry, self.params, self.budget.bytes, self.sequences)
+        in_full = self.budget.bytes // max(1, sum(self.cell_bytes))
+        return largest_context(
+            self.name, geometry, self.params, self.budget.bytes, self.sequences, in_full
+        )
 
     # The scheduler's side.
 

@@ -50,11 +50,13 @@ def largest_context(
     params: Callable[[int], ContextParams],
     n_bytes: int,
     sequences: int,
+    in_full: int,
 ) -> Context:
     """The context with the most cells that fits into ``n_bytes``, in steps of a pad.
 
-    params: what is asked of a context of so many cells. Raises `InputError` where not even the
-    smallest one for ``sequences`` sequences fits, and where one of any size does.
+    params: what is asked of a context of so many cells. in_full: cells that fit with all layers
+    cached in full; where all layers have windows, so that a context of any size fits, it gets
+    these. Raises `InputError` where not even the smallest one for ``sequences`` sequences fits.
     """
 
     def context(pads: int) -> Context:
@@ -76,10 +78,7 @@ def largest_context(
     low, high = smallest, smallest * 2
     while (needed := size(high)) <= n_bytes:
         if low >= sequences and needed == size(low):  # Each stream has a pad, so it could grow.
-            raise InputError(
-                f"{policy}: all attention layers of {geometry.arch} have windows, whose cells take "
-                f"no more than {needed} bytes: expected swa_full, or less K/V memory than that"
-            )
+            return context(max(low, in_full // CELL_PAD))
         low, high = high, high * 2
     while high - low > 1:
         middle = (low + high) // 2
