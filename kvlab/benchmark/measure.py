@@ -18,18 +18,18 @@ Found = dict[str, Any]
 
 
 def run_all(
-    cases: Iterable[Case], repeats: int, done: Callable[[str], None] = lambda _: None
+    cases: Iterable[Case], repeats: int, done: Callable[[int, int], None] = lambda *_: None
 ) -> dict[str, list[Found]]:
     """What each case took, ``repeats`` times; the cases in turns, so that noise hits all alike.
 
-    Raises `InputError` for a case that cannot be run.
+    ``done`` is told how many processes of how many are over. Raises `InputError` for a case that
+    cannot be run.
     """
     listed = list(cases)
     found: dict[str, list[Found]] = {case.name: [] for case in listed}
-    for _ in range(repeats):
-        for case in listed:
-            found[case.name].append(_run(case))
-            done(case.name)
+    for count, case in enumerate(listed * repeats, start=1):
+        found[case.name].append(_run(case))
+        done(count, len(listed) * repeats)
     return found
 
 

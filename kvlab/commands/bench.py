@@ -59,15 +59,15 @@ def bench(
     Every case runs in a process of its own. CPU time is that of the simulation, start-up apart.
     """
     from kvlab.benchmark.measure import rows_of, run_all
-    from kvlab.progress import counted
+    from kvlab.study.progress import PointsBar
 
     names = [name.strip() for name in policies.split(",") if name.strip()]
     if not names:
         raise InputError("--policies: expected at least one policy")
     common = {"model": model, "kv_tokens": kv_tokens}
     cases = _cases(common, names, workload, requests, what)
-    with counted("cases", len(cases) * repeats) as done:
-        rows = rows_of(run_all(cases, repeats, done))
+    with PointsBar("cases") as bar:
+        rows = rows_of(run_all(cases, repeats, bar.update))
     text = _text(rows, format)
     if out is None:
         typer.echo(text)

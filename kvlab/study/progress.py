@@ -18,12 +18,12 @@ from rich.progress import (
 
 
 class PointsBar:
-    """One bar for all points of a sweep."""
+    """One bar for all points of a sweep, or for whatever else is counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "points") -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("points"),
+            TextColumn(what),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -32,10 +32,10 @@ class PointsBar:
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._progress.add_task("points", total=None)
+        self._task = self._progress.add_task(what, total=None)
 
     def update(self, done: int, total: int) -> None:
-        """``done`` of ``total`` points are stored."""
+        """``done`` of ``total`` are over."""
         self._progress.update(self._task, completed=done, total=total)
 
     def __enter__(self) -> Self:

@@ -83,10 +83,6 @@ class Streams:
         """Whether copies or a K-shift wait for the next decode."""
         return bool(self._copies) or any(cells.has_shift for cells in self.streams)
 
-    def pending_copies(self) -> list[tuple[int, int]]:
-        """(source stream, target stream) of the row copies that wait, in order."""
-        return list(self._copies)
-
     # ---- sequence operations
 
     def clear(self) -> None:

@@ -56,11 +56,6 @@ class Node:
         """The identity of the prefix that it completes."""
         return self.branch, self.end
 
-    @property
-    def is_leaf(self) -> bool:
-        """Whether nothing goes on from it."""
-        return not self.children
-
     def agreement(self, path: PrefixPath, stop: int) -> int:
         """The position up to which a sequence that enters here agrees, at most ``stop``."""
         if self.end <= stop and branch_at(path, self.end) == self.branch:
