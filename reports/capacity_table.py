@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from reports.metrics import NO_VALUE, three_digits
 from reports.seeds import spread_of
 from reports.sweep import Sweep
+
+RATE = "capacity (req/s)"
+"""What the rates are called in tables and pictures."""
 
 NOTE = (
     "Highest rate (requests a second) at which at least {share:g} % of all requests meet their "
@@ -28,12 +32,25 @@ class CapacityRow:
 def capacity_rows(sweep: Sweep) -> list[CapacityRow]:
     """One row a combination of labels; empty where the study searches nothing."""
     found: dict[tuple[str, ...], list[float]] = {}
-    for entry in sweep.index["searches"]:
-        result = sweep.search_of(entry)
+    for entry, result in _results_of(sweep):
         rates = found.setdefault(tuple(entry["labels"]), [])
         if result is not None:
             rates.append(_rate_of(result))
     return [_row(labels, rates, sweep) for labels, rates in found.items()]
+
+
+def rates_of(sweep: Sweep) -> dict[tuple[str, ...], list[float]]:
+    """Found rates by labels, a search that met its bound counting as one that found the bound."""
+    wanted, found = sweep.index["capacity"], dict[tuple[str, ...], list[float]]()
+    for entry, result in _results_of(sweep):
+        if result is not None:
+            rate = min(max(_rate_of(result), wanted["low"]), wanted["high"])
+            found.setdefault(tuple(entry["labels"]), []).append(rate)
+    return found
+
+
+def _results_of(sweep: Sweep) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    return [(entry, sweep.search_of(entry)) for entry in sweep.index["searches"]]
 
 
 def _rate_of(result: dict[str, object]) -> float:

@@ -3,8 +3,9 @@
 ``sweep.json`` says what was asked: title, axes, seeds, metrics, plots, and the points with their
 labels, seed and id. ``points/ID/`` is the run directory of a point that finished (see
 `reports.results`), ``failed/ID.json`` says why another could not be run, ``searches/ID.json`` is a
-search for the highest rate. Everything appears under its name when it is whole, so what is there
-can be trusted whenever the sweep ended. Equal studies give equal bytes.
+search for the highest rate, ``experiments/ID.json`` what an experiment found. Everything appears
+under its name when it is whole, so what is there can be trusted whenever the sweep ended. Equal
+studies give equal bytes.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from workloads.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "sweep.json"
-POINTS, FAILED, SEARCHES = "points", "failed", "searches"
+POINTS, FAILED, SEARCHES, EXPERIMENTS = "points", "failed", "searches", "experiments"
 SCRATCH = ".kvlab-"
 """How names of unfinished things begin; whoever was killed leaves them."""
 
@@ -38,11 +39,13 @@ Index = dict[str, Any]
 class Sweep:
     """A sweep's directory and its index.
 
-    index: ``format``, ``kvlab`` (version), ``title``, ``question``, ``notes``, ``setting`` (fields
-    that all points share, where they are stated or always matter), ``axes`` (list of {name,
-    labels, numbers}; ``numbers`` is None unless every label is one), ``compared`` (an axis),
-    ``seeds``, ``metrics``, ``plots`` (as in the study file), ``points`` (list of {id, labels,
-    seed}), ``capacity`` (None or its fields), ``searches`` (list of {id, labels, seed}).
+    index: ``format``, ``kvlab`` (version), ``title``, ``question``, ``answer``, ``notes``,
+    ``setting`` (fields that all points share, where they are stated or always matter), ``axes``
+    (list of {name, labels, numbers}; ``numbers`` is None unless every label is one), ``compared``
+    (an axis), ``seeds``, ``metrics``, ``judged`` (metrics that sentences are about), ``plots`` (as
+    in the study file), ``points`` (list of {id, labels, seed}), ``capacity`` (None or its fields),
+    ``searches`` (list of {id, labels, seed}), ``experiments`` (list of {id, labels}; the label is
+    the name).
     """
 
     root: Path
@@ -85,23 +88,32 @@ class Sweep:
         where = self.root / SEARCHES / f"{search['id']}.json"
         return dict(read_json(where)) if where.exists() else None
 
+    def experiment_of(self, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+        """What an entry of ``experiments`` found, or None where it failed or is to come."""
+        where = self.root / EXPERIMENTS / f"{entry['id']}.json"
+        return dict(read_json(where)) if where.exists() else None
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All points, searches and experiments."""
+        return [*self.index["points"], *self.index["searches"], *self.index["experiments"]]
+
     def missing(self) -> int:
-        """Points and searches that are still to come."""
-        entries = [*self.index["points"], *self.index["searches"]]
+        """Points, searches and experiments that are still to come."""
+        entries = self.entries()
         return len({entry["id"] for entry in entries if not self.has(entry["id"])})
 
     def has(self, name: str) -> bool:
-        """Whether a point or a search of that id is done, well or badly."""
-        return (
-            (self.root / POINTS / name).is_dir()
-            or (self.root / SEARCHES / f"{name}.json").exists()
-            or (self.root / FAILED / f"{name}.json").exists()
+        """Whether a point, a search or an experiment of that id is done, well or badly."""
+        return (self.root / POINTS / name).is_dir() or any(
+            (self.root / folder / f"{name}.json").exists()
+            for folder in (SEARCHES, EXPERIMENTS, FAILED)
         )
 
     def frame(self) -> pd.DataFrame:
         """One row a finished point: a column of labels for each axis, ``seed``, ``id``, metrics.
 
-        Metrics are all of `reports.metrics.metric_names`, NaN where there is none.
+        Metrics are all of `reports.metrics.metric_names`, NaN where there is none. ``lossy`` says
+        what a policy loses, and is empty where it is exact.
         """
         import pandas as pd
 
@@ -114,8 +126,9 @@ class Sweep:
                 summary = read_json(path)
                 values = {name: metric(name).value_of(summary) for name in metric_names()}
                 at = dict(zip(self.axes, point["labels"], strict=True))
-                rows.append({**at, "seed": point["seed"], "id": point["id"], **values})
-        columns = [*self.axes, "seed", "id", *metric_names()]
+                where = {"seed": point["seed"], "id": point["id"]}
+                rows.append({**at, **where, "lossy": summary.get("lossy", ""), **values})
+        columns = [*self.axes, "seed", "id", "lossy", *metric_names()]
         frame = pd.DataFrame(rows, columns=columns)
         return frame.astype(dict.fromkeys(metric_names(), "float64"))
 
@@ -126,13 +139,17 @@ class Sweep:
         run.save(self.root / POINTS / name)
 
     def store_failure(self, name: str, config: Mapping[str, Any], reason: str) -> None:
-        """Keep why a point or a search could not be run."""
+        """Keep why a point, a search or an experiment could not be run."""
         text = json_text({"config": config, "reason": reason})
         write_whole(self.root / FAILED / f"{name}.json", text)
 
     def store_search(self, name: str, found: Mapping[str, Any]) -> None:
         """Keep the result of a search."""
         write_whole(self.root / SEARCHES / f"{name}.json", json_text(found))
+
+    def store_experiment(self, name: str, found: Mapping[str, Any]) -> None:
+        """Keep what an experiment found."""
+        write_whole(self.root / EXPERIMENTS / f"{name}.json", json_text(found))
 
     def forget_failures(self) -> None:
         """Let everything that failed be tried once more."""
@@ -160,7 +177,7 @@ def sweep_at(directory: str | Path, index: Index) -> Iterator[Sweep]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise InputError(f"{directory}: another sweep is running there") from None
-        for folder in (root, root / POINTS, root / FAILED, root / SEARCHES):
+        for folder in (root, *(root / name for name in (POINTS, FAILED, SEARCHES, EXPERIMENTS))):
             for path in folder.glob(f"{SCRATCH}*"):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         write_whole(root / INDEX, json_text(index))

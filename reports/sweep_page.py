@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reports.capacity_table import capacity_note, capacity_rows
+from reports.capacity_table import RATE, capacity_note, capacity_rows
 from reports.sweep import Sweep
 from reports.sweep_tables import SweepTable, differences_of, failures_of, notes_of, table_of
 
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from reports.plots import Picture
+
+ANSWERED = (
+    "*These words were written by hand for this study as it comes; what follows is computed from "
+    "the results.*"
+)
 
 
 def terminal(sweep: Sweep) -> Group:
@@ -54,27 +59,39 @@ def terminal(sweep: Sweep) -> Group:
     return Group(*parts)
 
 
-def markdown(sweep: Sweep, command: str, pictures: Sequence[tuple[Picture, str]] = ()) -> str:
-    """The page of a sweep. command: what makes it again; pictures: with their files' names."""
+def markdown(
+    sweep: Sweep,
+    command: str,
+    pictures: Sequence[tuple[Picture, str]] = (),
+    sections: Sequence[str] = (),
+) -> str:
+    """The page of a sweep.
+
+    command: what makes it again. pictures: with their files' names. sections: further ones, in
+    Markdown, that come before the notes.
+    """
     index = sweep.index
     blocks = [f"# {index['title'] or 'Sweep'}", f"<!-- Written by `{command}`. -->"]
     blocks += [text.strip() for text in (index["question"],) if text.strip()]
+    if index["answer"].strip():
+        blocks += ["## Answer", index["answer"].strip(), ANSWERED]
+    sentences = list(differences_of(sweep))
+    if sentences:
+        blocks += ["## What the seeds support", "\n".join(f"- {_escaped(s)}" for s in sentences)]
     blocks.append("## What was run")
     blocks.append(_setting(sweep))
     blocks += ["## Results", _table(table_of(sweep)), *notes_of(sweep)]
     rates = capacity_rows(sweep)
     if rates:
-        head = [*sweep.axes, "capacity (req/s)"]
+        head = [*sweep.axes, RATE]
         lines = [[*map(_escaped, each.labels), each.text] for each in rates]
         blocks += ["## Capacity", _grid(head, len(sweep.axes), lines), capacity_note(sweep)]
-    sentences = list(differences_of(sweep))
-    if sentences:
-        blocks += ["## What the seeds support", "\n".join(f"- {_escaped(s)}" for s in sentences)]
     failed = failures_of(sweep)
     if failed:
         blocks += ["## Points that could not be run", "\n".join(f"- {_escaped(s)}" for s in failed)]
     for picture, name in pictures:
         blocks += [f"## {picture.title}", f"![{_escaped(picture.title)}]({name})", picture.caption]
+    blocks += sections
     if index["notes"].strip():
         blocks += ["## How to read it", index["notes"].strip()]
     blocks.append(f"Made by `{command}` with kvlab {index['kvlab']}.")

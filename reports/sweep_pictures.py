@@ -21,7 +21,7 @@ Plot = Mapping[str, Any]
 
 def pictures_of(sweep: Sweep) -> Iterator[Picture]:
     """Every picture that is asked for; where other axes vary too, one for each of their labels."""
-    frame = sweep.frame()
+    frame = _with_losses(sweep, sweep.frame())
     for number, plot in enumerate(sweep.index["plots"], 1):
         for place, rows in _parts(sweep, plot, frame):
             if rows.empty:
@@ -31,6 +31,36 @@ def pictures_of(sweep: Sweep) -> Iterator[Picture]:
             title = f"{_title(plot)}{f' ({where})' if where else ''}"
             name = _slug("-".join([str(number), plot["kind"], *place.values()]))
             yield Picture(name, title, _module(plot).CAPTION, png, svg)
+    if sweep.index["searches"]:
+        yield _of_capacities(sweep)
+
+
+def _of_capacities(sweep: Sweep) -> Picture:
+    """The rates that searches found; a search that met its bound is drawn there."""
+    import pandas as pd
+
+    from reports.capacity_table import RATE, rates_of
+    from reports.plots import dots
+
+    rows = [(*labels, rate) for labels, found in rates_of(sweep).items() for rate in found]
+    frame = pd.DataFrame(rows, columns=[*sweep.axes, RATE])
+    others = [axis for axis in sweep.axes if axis != sweep.index["compared"]]
+    several = [axis for axis in others if len(sweep.labels(axis)) > 1]
+    by = sweep.index["compared"] if several else None
+    frame["where"] = frame[several or sweep.axes[:1]].agg(", ".join, axis=1)
+    x = "where" if several else sweep.index["compared"]
+    png, svg = rendered(partial(dots.draw, frame, x, RATE, by))
+    caption = f"{dots.CAPTION} A search that met its bound is drawn there."
+    return Picture("capacity", "Capacity", caption, png, svg)
+
+
+def _with_losses(sweep: Sweep, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with ``(lossy)`` behind labels of the compared axis whose policy always is."""
+    axis, names = str(sweep.index["compared"]), {}
+    for label in sweep.labels(axis):
+        lost = frame.loc[frame[axis] == label, "lossy"]
+        names[label] = f"{label} (lossy)" if len(lost) and all(lost) else label
+    return frame.assign(**{axis: frame[axis].map(names)})
 
 
 def _by(sweep: Sweep, plot: Plot) -> str | None:
@@ -62,7 +92,7 @@ def _module(plot: Plot) -> Any:
 
 
 def _draw(sweep: Sweep, plot: Plot, rows: pd.DataFrame) -> Figure:
-    from reports.plots import heat, lines, pareto
+    from reports.plots import dots, heat, lines, pareto
     from reports.plots.tidy import limits_of
 
     by = _by(sweep, plot)
@@ -70,6 +100,8 @@ def _draw(sweep: Sweep, plot: Plot, rows: pd.DataFrame) -> Figure:
         return heat.draw(rows, plot["x"], plot["y"], plot["metric"], by)
     if plot["kind"] == "pareto":
         return pareto.draw(rows, plot["x"], plot["y"], by)
+    if plot["kind"] == "dots":
+        return dots.draw(rows, plot["x"], plot["metric"], by, log=plot["log_x"])
     stated = sweep.index["setting"].get("slo", {})
     objectives = {
         name: Objectives(each["ttft_s"], each["tpot_s"]) for name, each in (stated or {}).items()

@@ -30,6 +30,7 @@ FEWEST_SEEDS = 6
 TOO_FEW = (
     "With {seeds} seeds no difference can be supported: p would be {p:.2g} at least. Six can do it."
 )
+LOSSY = "‡ lossy ({lost}): it does less than the model asks for, which these numbers do not show."
 ONE_RUN = "Where nothing is drawn (a trace) there is one run a row, and no interval."
 
 
@@ -44,7 +45,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """labels: where it lies, one an axis. cells: one a metric. failed: seeds that failed."""
+    """labels: where it lies, one an axis, the last with ‡ where its policy is lossy.
+
+    cells: one a metric. failed: seeds that failed.
+    """
 
     labels: Labels
     cells: tuple[Cell, ...]
@@ -65,13 +69,16 @@ def table_of(sweep: Sweep) -> SweepTable:
     shown = tuple(metric(name) for name in sweep.index["metrics"])
     groups = _groups_of(sweep)
     values = _values_of(sweep, [each.name for each in shown])
-    failed = _failed_of(sweep)
+    failed, lossy = _failed_of(sweep), _lossy_of(sweep)
     rows = []
     for members in groups:
         known = [values.get(labels, {}) for labels in members]
         columns = [_column(each, [member.get(each.name, []) for member in known]) for each in shown]
         for labels, cells in zip(members, zip(*columns, strict=True), strict=True):
-            rows.append(Row(_shown(sweep, labels), cells, failed.get(labels, 0)))
+            names = _shown(sweep, labels)
+            if labels in lossy:
+                names = (*names[:-1], f"{names[-1]} ‡")
+            rows.append(Row(names, cells, failed.get(labels, 0)))
     return SweepTable(_shown(sweep, tuple(sweep.axes)), shown, tuple(rows))
 
 
@@ -112,6 +119,14 @@ def _values_of(sweep: Sweep, names: Sequence[str]) -> dict[Labels, dict[str, lis
         rows = frame.reindex([(*labels, seed) for seed in drawn])
         found[labels] = {name: rows[name].tolist() for name in names}
     return found
+
+
+def _lossy_of(sweep: Sweep) -> dict[Labels, str]:
+    """What is lost, by the labels of points whose policy is lossy."""
+    frame = sweep.frame()
+    rows = frame[frame["lossy"] != ""]
+    places = rows[sweep.axes].itertuples(index=False, name=None)
+    return dict(zip(places, rows["lossy"], strict=True))
 
 
 def _failed_of(sweep: Sweep) -> dict[Labels, int]:
@@ -167,22 +182,22 @@ def text_of(shown: Metric, spread: Spread | None) -> str:
 
 
 def differences_of(sweep: Sweep) -> Iterator[str]:
-    """For each group one sentence on the first metric: what seeds support, and what not."""
-    first = metric(sweep.index["metrics"][0])
-    if first.better == "neither":
-        return
+    """For each group a sentence on each judged metric: what seeds support, and what not."""
+    judged = [metric(name) for name in sweep.index["judged"]]
+    judged = [each for each in judged if each.better != "neither"]
     at = _place(sweep)
-    values = _values_of(sweep, [first.name])
+    values = _values_of(sweep, [each.name for each in judged])
     for members in _groups_of(sweep):
-        series = {_named(labels[at]): values[labels][first.name] for labels in members}
         place = ", ".join(
             f"{axis} {label}"
             for axis, label in zip(sweep.axes, members[0], strict=True)
             if axis != sweep.index["compared"] and len(sweep.labels(axis)) > 1
         )
-        sentence = _sentence(first, series)
-        if sentence:
-            yield f"{place}: {sentence}" if place else sentence
+        for each in judged:
+            series = {_named(labels[at]): values[labels][each.name] for labels in members}
+            sentence = _sentence(each, series)
+            if sentence:
+                yield f"{place}: {sentence}" if place else sentence
 
 
 def _named(label: str) -> str:
@@ -241,6 +256,9 @@ def notes_of(sweep: Sweep) -> list[str]:
     seeds = max(counts.values(), default=0)
     if 1 < seeds < FEWEST_SEEDS:
         lines.append(TOO_FEW.format(seeds=seeds, p=2.0 ** (1 - seeds)))
+    lost = sorted(set(_lossy_of(sweep).values()))
+    if lost:
+        lines.append(LOSSY.format(lost="; ".join(lost)))
     missing = sweep.missing()
     if missing:
         lines.append(f"{missing} points are still to come: the sweep was cut off.")
@@ -250,7 +268,7 @@ def notes_of(sweep: Sweep) -> list[str]:
 def failures_of(sweep: Sweep) -> list[str]:
     """Every reason why points failed, and which."""
     found: dict[str, list[str]] = {}
-    for entry in [*sweep.index["points"], *sweep.index["searches"]]:
+    for entry in sweep.entries():
         reason = sweep.failure_of(entry)
         if reason is not None:
             place = ", ".join(entry["labels"])

@@ -35,7 +35,7 @@ def sweep(
     except KeyboardInterrupt:
         typer.echo(f"kvlab: interrupted; run it again to go on where {out} ends", err=True)
         raise typer.Exit(INTERRUPTED) from None
-    entries = [*stored.index["points"], *stored.index["searches"]]
+    entries = stored.entries()
     failed = [reason for entry in entries if (reason := stored.failure_of(entry)) is not None]
     typer.echo(f"{out}: {len(entries)} points, {len(failed)} failed; tables: kvlab report {out}")
     for reason in dict.fromkeys(failed):

@@ -25,8 +25,12 @@ class Search:
     @property
     def id(self) -> str:
         """The digest of everything that the result follows from."""
-        run = self.config.model_dump(mode="json", exclude_none=True)
-        return digest_of({"search": run, "capacity": self.capacity.model_dump(mode="json")})
+        return digest_of({"search": self.stated, "capacity": self.capacity.model_dump(mode="json")})
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The configuration as plain data, without a rate."""
+        return self.config.model_dump(mode="json", exclude_none=True)
 
 
 @dataclass(frozen=True)

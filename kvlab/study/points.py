@@ -33,7 +33,12 @@ class Point:
     @property
     def id(self) -> str:
         """The digest of everything that the result follows from."""
-        return digest_of({"run": self.config.model_dump(mode="json", exclude_none=True)})
+        return digest_of({"run": self.stated})
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The configuration as plain data."""
+        return self.config.model_dump(mode="json", exclude_none=True)
 
 
 def points_of(study: Study) -> list[Point]:

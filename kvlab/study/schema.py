@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 
 from kvlab.config import Comparison, Count, Rate, RunConfig
+from kvlab.reproduce import EXPERIMENTS
 from kvlab.study.axes import Axis, axis_of_grid, axis_of_points, axis_of_policies, flattened
 from reports.metrics import metric_names
 from sim.tables import read_toml
@@ -26,6 +27,7 @@ class PlotWanted(BaseModel):
     """One picture of the sweep.
 
     kind: ``lines``: ``metric`` over the axis ``x``, a line for each label of the axis ``by``;
+    ``dots``: ``metric`` with its interval for each label of the axis ``x``, marked by ``by``;
     ``heat``: ``metric`` over the axes ``x`` and ``y``, a map for each label of ``by``;
     ``pareto``: the metric ``x`` against the metric ``y``, points marked by the axis ``by``.
     by: the compared axis where it is left out. log_x: a logarithmic axis.
@@ -33,7 +35,7 @@ class PlotWanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    kind: Literal["lines", "heat", "pareto"]
+    kind: Literal["lines", "dots", "heat", "pareto"]
     x: str
     y: str | None = None
     metric: str | None = None
@@ -62,28 +64,32 @@ class Study(Comparison):
 
     All fields of a comparison say what stays the same. Then:
 
-    title, question, notes: what heads its page (Markdown). seeds: how many (counted up from
-    ``seed``), or which. grid: what varies, an axis a key; all combinations are run. A key is a
-    field of a run (``kv_tokens``, ``policy_options.block_size``) with a list of values; or any
-    name with a list of tables, each with a ``label`` and the fields that it sets. points: such
-    tables listed one by one, one more axis. policies: the first axis, unless ``grid.policy`` or
-    ``points`` say it. compared: the axis whose labels are compared within a table (by default
-    ``policy`` if it has several, else the first). metrics: shown in tables, the first decides
-    what is called a difference. plots: pictures wanted. capacity: also search the highest rate
-    that meets the objectives. tolerances: for the regression gate, by metric, relative to the
-    baseline; without one a metric has to be equal.
+    title, question, answer, notes: words of its page (Markdown); the answer is what its author
+    read from the results. seeds: how many (counted up from ``seed``), or which. grid: what varies,
+    an axis a key; all combinations are run. A key is a field of a run (``kv_tokens``,
+    ``policy_options.block_size``) with a list of values; or any name with a list of tables, each
+    with a ``label`` and the fields that it sets. points: such tables listed one by one, one more
+    axis. policies: the first axis, unless ``grid.policy`` or ``points`` say it. compared: the axis
+    whose labels are compared within a table (by default ``policy`` if it has several, else the
+    first). metrics: shown in tables. judged: those of them that sentences are about, by default
+    the first. plots: pictures wanted. capacity: also search the highest rate that meets the
+    objectives. experiments: of `kvlab reproduce`, shown on the same page. tolerances: for the
+    regression gate, by metric, relative to the baseline; without one a metric has to be equal.
     """
 
     title: str = ""
     question: str = ""
+    answer: str = ""
     notes: str = ""
     seeds: Count | tuple[Annotated[int, Field(ge=0, lt=1 << 63)], ...] = 6
     grid: dict[str, Any] = Field(default_factory=dict)
     points: tuple[dict[str, Any], ...] = ()
     compared: str | None = None
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] = METRICS_SHOWN
+    judged: tuple[str, ...] = ()
     plots: tuple[PlotWanted, ...] = ()
     capacity: Capacity | None = None
+    experiments: tuple[str, ...] = ()
     tolerances: dict[str, Tolerance] = Field(default_factory=dict)
 
     @classmethod
@@ -106,6 +112,10 @@ class Study(Comparison):
         _one_of("compared", self.compared_axis(), (axis.name for axis in axes))
         for name in self.metrics:
             _one_of("metrics", name, metric_names())
+        for name in self.judged:
+            _one_of("judged", name, self.metrics)
+        for name in self.experiments:
+            _one_of("experiments", name, EXPERIMENTS)
         for name in self.tolerances:
             _one_of("tolerances", name, metric_names())
         for plot in self.plots:
@@ -119,7 +129,7 @@ class Study(Comparison):
     def _check_plot(self, plot: PlotWanted, axes: list[str]) -> None:
         known = axes if plot.kind != "pareto" else metric_names()
         _one_of("plots.x", plot.x, known)
-        if plot.kind != "lines":
+        if plot.kind in ("heat", "pareto"):
             _one_of("plots.y", plot.y or "", known)
         if plot.kind != "pareto":
             _one_of("plots.metric", plot.metric or "", metric_names())

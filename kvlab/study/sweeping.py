@@ -12,7 +12,9 @@ from typing import Any
 
 import kvlab
 from kvlab.config import RunConfig
+from kvlab.reproduce.findings import Reproduction
 from kvlab.study.capacity import Found, Search, search, searches_of
+from kvlab.study.experiments import Experiment, experiments_of
 from kvlab.study.orphans import end_with
 from kvlab.study.points import Point, points_of
 from kvlab.study.schema import Study
@@ -40,8 +42,8 @@ class Failure:
     reason: str
 
 
-Outcome = RunResult | Found | Failure
-Task = Point | Search
+Outcome = RunResult | Found | Reproduction | Failure
+Task = Point | Search | Experiment
 
 
 def sweep(
@@ -59,17 +61,21 @@ def sweep(
     workers run the points instead. retry: also run what failed before. Raises `InputError` for a
     study or a directory that cannot be used, and where workers keep dying.
     """
-    points, searches = points_of(study), searches_of(study)
-    with sweep_at(out, index_of(study, points, searches)) as stored, _workers(dask):
+    points, searches, experiments = points_of(study), searches_of(study), experiments_of(study)
+    index = index_of(study, points, searches, experiments)
+    with sweep_at(out, index) as stored, _workers(dask):
         if retry:
             stored.forget_failures()
-        every: list[Task] = [*points, *searches]
+        # The longest first: an experiment takes as long as many points.
+        every: list[Task] = [*experiments, *points, *searches]
         tasks = {task.id: task for task in every}
         _run_all(stored, tasks, jobs, done or (lambda _done, _all: None))
     return stored
 
 
-def index_of(study: Study, points: list[Point], searches: list[Search]) -> Index:
+def index_of(
+    study: Study, points: list[Point], searches: list[Search], experiments: list[Experiment]
+) -> Index:
     """What `reports.sweep.Sweep` says of the study."""
     base = RunConfig(**{"policy": "-", **study.base()}).model_dump(mode="json", exclude_none=True)
     base["slo"] = {name: asdict(each) for name, each in study.objectives().items()}
@@ -83,6 +89,7 @@ def index_of(study: Study, points: list[Point], searches: list[Search]) -> Index
         "kvlab": kvlab.__version__,
         "title": study.title,
         "question": study.question,
+        "answer": study.answer,
         "notes": study.notes,
         "setting": {key: base[key] for key in base if key in stated and key not in varied},
         "axes": [
@@ -96,10 +103,12 @@ def index_of(study: Study, points: list[Point], searches: list[Search]) -> Index
         "compared": study.compared_axis(),
         "seeds": list(study.seeds_listed()),
         "metrics": list(study.metrics),
+        "judged": list(study.judged or study.metrics[:1]),
         "plots": [plot.model_dump(mode="json") for plot in study.plots],
         "points": [_entry(point.id, point.labels, point.config.seed) for point in points],
         "capacity": study.capacity and study.capacity.model_dump(mode="json"),
         "searches": [_entry(each.id, each.labels, each.config.seed) for each in searches],
+        "experiments": [{"id": each.id, "labels": [each.name]} for each in experiments],
     }
 
 
@@ -161,6 +170,8 @@ def outcome_of(task: Task, caller: int) -> tuple[str, Outcome]:
     try:
         if isinstance(task, Search):
             return task.id, search(task)
+        if isinstance(task, Experiment):
+            return task.id, task.found()
         return task.id, run(task.config, with_maps=False)
     except (MemoryError, *OF_THE_MACHINE):
         raise
@@ -175,8 +186,9 @@ def _store(stored: Sweep, name: str, task: Task, outcome: Outcome) -> None:
     if isinstance(outcome, RunResult):
         stored.store_run(name, outcome)
     elif isinstance(outcome, Failure):
-        config = task.config.model_dump(mode="json", exclude_none=True)
-        stored.store_failure(name, config, outcome.reason)
+        stored.store_failure(name, task.stated, outcome.reason)
+    elif isinstance(outcome, Reproduction):
+        stored.store_experiment(name, asdict(outcome))
     else:
         stored.store_search(name, outcome.as_fields())
 

@@ -23,6 +23,7 @@ kv_tokens = 4096
 max_seqs = 4
 seeds = 1
 policies = ["paged"]
+experiments = ["vattention-mapping"]
 metrics = ["ttft_s.p99", "prefix_hit_rate"]
 [grid]
 block_size = [8, 64]
@@ -58,7 +59,8 @@ def test_a_study_file_becomes_a_page_with_pictures_and_report_makes_the_same(tmp
     assert done.exit_code == 0, done.output
     page = (tmp_path / "a" / "blocks.md").read_text()
     pictures = sorted(path.name for path in (tmp_path / "a" / "blocks").glob("*.svg"))
-    assert pictures == ["1-heat.svg", "2-pareto.svg"]
+    assert pictures == ["1-heat.svg", "2-pareto.svg", "vattention-mapping.svg"]
+    assert "## `vattention-mapping`" in page and "**The target is met.**" in page
     assert all(f"](blocks/{name})" in page for name in pictures)
     assert "| max_batched_tokens | block_size |" in page
     again = kvlab("report", tmp_path / "results", "--out", tmp_path / "b")
@@ -80,6 +82,14 @@ def test_ready_studies_can_be_run_as_they_stand(name):
         config.budget()
     if study.title:
         assert study.question
+
+
+def test_experiments_that_need_files_are_refused(tmp_path):
+    (tmp_path / "blocks.toml").write_text(STUDY.replace("vattention-mapping", "mooncake-fig9"))
+    done = kvlab("study", tmp_path / "blocks.toml", "--jobs", 1)
+    assert "mooncake-fig9 needs --data" in str(done.exception)
+    (tmp_path / "blocks.toml").write_text(STUDY.replace("vattention-mapping", "vatention"))
+    assert "vattention-mapping" in str(kvlab("study", tmp_path / "blocks.toml").exception)
 
 
 def test_they_are_listed_and_unknown_ones_suggested():

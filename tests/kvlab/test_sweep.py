@@ -12,7 +12,7 @@ import pytest
 from kvlab.study.points import points_of
 from kvlab.study.schema import Study
 from kvlab.study.sweeping import sweep
-from reports.sweep import Sweep, sweep_at
+from reports.sweep import FORMAT, Sweep, sweep_at
 from workloads.errors import InputError
 
 KVLAB = [sys.executable, "-c", "from kvlab.cli import main; main()"]
@@ -189,7 +189,7 @@ def test_other_directories_and_second_sweeps_are_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="did not write"):
         sweep(study_of(), tmp_path, jobs=1)
-    index = {"format": 1, "points": [], "searches": []}
+    index = {"format": FORMAT, "points": [], "searches": [], "experiments": []}
     with (
         sweep_at(tmp_path / "out", index),
         pytest.raises(InputError, match="another sweep is running"),

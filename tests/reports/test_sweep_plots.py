@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reports.plots import heat, lines, pareto, rendered
+from reports.plots import dots, heat, lines, pareto, rendered
 from reports.plots.tidy import Places, limits_of, points_of
 from sim.metrics import Objectives
 
@@ -50,6 +50,17 @@ def test_lines_have_one_curve_a_label_and_the_objectives(frame):
     assert set(objective.get_ydata()) == {3.0}
     assert axes.get_ylabel() == "TTFT p99 (s)"
     assert limits_of("output_tokens_per_s", {"default": Objectives()}) == ()
+
+
+def test_dots_have_a_row_a_label_and_intervals_of_the_seeds(frame):
+    figure = dots.draw(frame[frame["rate"] == "2"], "policy", "ttft_s.p99")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["ring", "paged"]
+    intervals, medians = axes.lines[0::2], axes.lines[1::2]
+    assert [line.get_xdata()[0] for line in medians] == [2.0, 4.0]
+    ends = [[round(x, 6) for x in line.get_xdata()] for line in intervals]
+    assert ends == [[1.9, 2.2], [3.9, 4.2]]
+    assert axes.get_xlabel() == "TTFT p99 (s)"
 
 
 def test_a_heat_map_leaves_cells_without_a_value_empty(frame):

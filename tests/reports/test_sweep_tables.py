@@ -1,11 +1,14 @@
 """Tables and pages of a stored sweep, made from made-up results."""
 
+import shutil
+
 import pytest
 
-from reports.capacity_table import capacity_note, capacity_rows
+from reports.capacity_table import capacity_note, capacity_rows, rates_of
 from reports.metrics import metric
-from reports.sweep import Sweep, sweep_at
+from reports.sweep import FORMAT, Sweep, sweep_at
 from reports.sweep_page import markdown, terminal
+from reports.sweep_pictures import pictures_of
 from reports.sweep_tables import best_of, differences_of, failures_of, notes_of, table_of
 
 SEEDS = range(6)
@@ -27,10 +30,11 @@ def stored(tmp_path, make_run):
         for seed in SEEDS
     ]
     index = {
-        "format": 1,
+        "format": FORMAT,
         "kvlab": "0.1.0",
         "title": "Made up",
         "question": "Why?",
+        "answer": "Because of *ring*.",
         "notes": "Because.",
         "setting": {"model": "m|n", "slo": {"default": {"ttft_s": 2.0}}},
         "axes": [
@@ -40,10 +44,12 @@ def stored(tmp_path, make_run):
         "compared": "policy",
         "seeds": list(SEEDS),
         "metrics": ["goodput_rps", "preemptions"],
+        "judged": ["goodput_rps"],
         "plots": [],
         "points": points,
         "capacity": {"share": 0.9, "low": 1.0, "high": 8.0, "tolerance": 0.1},
         "searches": [{"id": f"s{seed}", "labels": ["paged", "64"], "seed": seed} for seed in SEEDS],
+        "experiments": [{"id": "e1", "labels": ["kv-memory"]}],
     }
     with sweep_at(tmp_path / "sweep", index) as sweep:
         for point in points:
@@ -60,6 +66,7 @@ def stored(tmp_path, make_run):
         for seed in SEEDS:
             verdict = "even the highest" if seed > 3 else "found"
             sweep.store_search(f"s{seed}", {"verdict": verdict, "rate": 2.0 + seed, "probes": []})
+        sweep.store_experiment("e1", {"notes": ["made up"]})
     return Sweep.load(tmp_path / "sweep")
 
 
@@ -110,7 +117,8 @@ def test_capacities_know_their_bounds(stored):
 
 def test_the_page_has_everything_and_escapes_names(stored):
     text = markdown(stored, "kvlab study made-up")
-    for part in ("# Made up", "Why?", "Because.", "## Capacity", "6 seeds (0, 1, 2, 3, 4, 5)"):
+    parts = ("# Made up", "Why?", "Because of *ring*.", "Because.", "## Capacity")
+    for part in (*parts, "6 seeds (0, 1, 2, 3, 4, 5)"):
         assert part in text
     assert "ring\\|&lt;b&gt;" in text
     assert "<b>" not in text
@@ -118,6 +126,37 @@ def test_the_page_has_everything_and_escapes_names(stored):
     assert "`model` m\\|n" in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     assert {line.replace("\\|", "").count("|") for line in rows[:6]} == {5}
+
+
+def test_every_judged_metric_has_its_sentences(stored):
+    stored.index["judged"] = ["goodput_rps", "preemptions"]
+    places = [line.split(":")[0:2] for line in differences_of(stored)]
+    assert places == [
+        ["kv_tokens 64", " Goodput"],
+        ["kv_tokens 64", " Preempted"],
+        ["kv_tokens 128", " Goodput"],
+        ["kv_tokens 128", " Preempted"],
+    ]
+
+
+def test_rows_and_notes_say_what_is_lossy(stored, make_run):
+    lossy = make_run("summary", seed=1)
+    lossy.summary["lossy"] = "tokens are lost"
+    for seed in SEEDS:
+        shutil.rmtree(stored.root / "points" / f"paged-64-{seed}")
+        stored.store_run(f"paged-64-{seed}", lossy)
+    assert [row.labels[-1] for row in table_of(stored).rows] == [
+        "paged ‡",
+        "ring|<b>",
+        "paged",
+        "ring|<b>",
+    ]
+    assert any("‡ lossy (tokens are lost)" in line for line in notes_of(stored))
+
+
+def test_what_searches_found_is_a_picture_within_the_bounds(stored):
+    assert rates_of(stored) == {("paged", "64"): [2.0, 3.0, 4.0, 5.0, 8.0, 8.0]}
+    assert [picture.name for picture in pictures_of(stored)] == ["capacity"]
 
 
 def test_the_terminal_shows_the_same(stored):
@@ -132,8 +171,6 @@ def test_the_terminal_shows_the_same(stored):
 
 
 def test_what_is_missing_is_said(stored):
-    import shutil
-
     assert len(failures_of(stored)) == 1
     assert not any("still to come" in line for line in notes_of(stored))
     shutil.rmtree(stored.root / "points" / "paged-64-0")
