@@ -88,8 +88,21 @@ def metrics_of(summary: Mapping[str, Any]) -> Metrics:
     for name, value in summary.items():
         if name in DISTRIBUTIONS or (isinstance(value, Mapping) and set(STATISTICS) <= set(value)):
             found |= {f"{name}.{statistic}": value[statistic] for statistic in STATISTICS}
-        elif name not in VOLATILE and isinstance(value, int | float):
-            found[name] = value
+        elif name not in VOLATILE:
+            found |= _numbers_in(name, value)
+    return found
+
+
+def _numbers_in(path: str, value: Any) -> Metrics:
+    """Numbers in nested objects (what a cluster and its tiers did), those of lists by ``name``."""
+    if isinstance(value, int | float):
+        return {path: value}
+    parts: Mapping[str, Any] = value if isinstance(value, Mapping) else {}
+    if isinstance(value, list) and all(isinstance(each, Mapping) for each in value):
+        parts = {str(each.get("name", place)): each for place, each in enumerate(value)}
+    found: Metrics = {}
+    for key, part in parts.items():
+        found |= _numbers_in(f"{path}.{key}", part)
     return found
 
 

@@ -19,11 +19,14 @@ Kind = Literal["worse", "better", "changed"]
 
 CANARY = (
     "prefix_hit_tokens",
+    "evictions",
     "preemptions",
     "recomputed_tokens",
     "cow_bytes",
     "swapped_bytes",
     "defrag_bytes",
+    "moved_bytes",
+    "shifted_bytes",
     "alloc_failures",
     "requests_failed",
 )

@@ -213,6 +213,13 @@ METRICS: dict[str, Metric] = {
         _moved("swapped_bytes", "Swapped", "K/V moved to and from host memory."),
         _moved("cow_bytes", "Copied on write", "K/V copied because a shared block was written."),
         _moved("defrag_bytes", "Defragmented", "K/V moved to close holes."),
+        _moved(
+            "moved_bytes",
+            "Moved",
+            "K/V moved on the device for other reasons: to another stream, into a larger "
+            "reservation, into a summary.",
+        ),
+        _moved("shifted_bytes", "Shifted", "Keys rotated to other positions (context shift)."),
         _count(
             "prefix_hit_tokens",
             "Prefix hits",
@@ -225,6 +232,14 @@ METRICS: dict[str, Metric] = {
             "Hit rate",
             "higher",
             "Prefix hits divided by all prompt tokens (token-weighted).",
+        ),
+        _count(
+            "evictions",
+            "Evicted",
+            "lower",
+            "Blocks of the prefix cache (pages in radix) that others could still have found, given "
+            "up to make room.",
+            unit="blocks",
         ),
         _count(
             "alloc_failures",
@@ -298,7 +313,16 @@ SCHEDULERS_OWN = (
 )
 """Metrics that only some schedulers count."""
 
-OPTIONAL = ("running_mean", "excess_read_share", "slo_share", *SCHEDULERS_OWN, *VOLATILE)
+OPTIONAL = (
+    "running_mean",
+    "excess_read_share",
+    "slo_share",
+    "evictions",
+    "moved_bytes",
+    "shifted_bytes",
+    *SCHEDULERS_OWN,
+    *VOLATILE,
+)
 """Metrics that a summary may lack."""
 
 REQUIRED = tuple(name for name in METRICS if name not in OPTIONAL)

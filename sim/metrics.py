@@ -151,6 +151,7 @@ def summary_of(
         **_memory(recorder, makespan),
         **_reads(recorder),
         **_hits(columns, done),
+        "evictions": recorder.evictions(),
         **{name: totals[name] for name in totals if name not in ("prompt_tokens",)},
     }
 

@@ -104,6 +104,10 @@ class Recorder:
         """The caches as they are now."""
         return self.policy.usage()
 
+    def evictions(self) -> int:
+        """Blocks of prefix caches that were given up for others."""
+        return self.policy.evictions
+
     def cache_names(self) -> list[str]:
         """What the caches are called, in the order of `usage`."""
         return [self.policy.cache_name(cache) for cache in range(len(self.usage()))]

@@ -60,6 +60,10 @@ class MergedRecorder(Recorder):
         """The caches of one engine after those of the other."""
         return tuple(usage for part in self._parts for usage in part.usage())
 
+    def evictions(self) -> int:
+        """Of all engines."""
+        return sum(part.evictions() for part in self._parts)
+
     def cache_names(self) -> list[str]:
         """With the number of the engine."""
         return [

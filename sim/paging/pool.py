@@ -23,8 +23,8 @@ class BlockPool:
     """Blocks 1 .. ``size`` - 1; block 0 is the null block, which is never free nor found.
 
     free: number of free blocks. sharers: for every block with several holders, how many there
-    are beyond the first. extra_holds: their sum. evicted: set it to a list to be told of every
-    block that loses its key, in order.
+    are beyond the first. extra_holds: their sum. evictions: blocks taken while they could still
+    be found. evicted: set it to a list to be told of each of these, in order.
     """
 
     def __init__(self, size: int) -> None:
@@ -32,6 +32,7 @@ class BlockPool:
         self.free = size - 1
         self.sharers: dict[int, int] = {}
         self.extra_holds = 0
+        self.evictions = 0
         self.evicted: list[int] | None = None
         self._queue: deque[list[int]] = deque([list(range(size - 1, 0, -1))])
         self._emptied = 0
@@ -68,10 +69,13 @@ class BlockPool:
         self.free -= n
         if self._oldest:
             key_of = self._key_of
-            if self.evicted is not None:
-                self.evicted += [block for block in taken if key_of[block]]
-            for block in taken:
-                key_of[block] = 0
+            found = [block for block in taken if key_of[block]]
+            if found:
+                self.evictions += len(found)
+                if self.evicted is not None:
+                    self.evicted += found
+                for block in found:
+                    key_of[block] = 0
         return taken
 
     def take_one(self) -> int:
@@ -87,6 +91,7 @@ class BlockPool:
         self.free -= 1
         if self._key_of[block]:
             self._key_of[block] = 0
+            self.evictions += 1
             if self.evicted is not None:
                 self.evicted.append(block)
         return block

@@ -265,6 +265,11 @@ class Policy(SequenceOperations, ABC):
     def holders(self) -> Iterable[int]:
         """Ids of all sequences that hold anything."""
 
+    @property
+    def evictions(self) -> int:
+        """Blocks of the prefix cache that were given up to make room for others, so far."""
+        return 0
+
     def held_bytes(self, seq: Sequence) -> int:
         """Bytes of K/V that moving ``seq`` to the host has to carry."""
         return sum(self.cell_bytes) * seq.computed

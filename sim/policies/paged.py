@@ -367,6 +367,14 @@ class Paged(PagedOperations, Policy):
             return (self._totals.usage(self._occupancy),)
         return (self._occupancy.count(self._seqs.values()),)
 
+    @property
+    def evictions(self) -> int:
+        """Blocks taken while others could still have found them.
+
+        Not among them are blocks that nobody but their own sequence could have asked for.
+        """
+        return self.manager.pool.evictions
+
     def holders(self) -> Iterable[int]:
         """Ids of all sequences with blocks."""
         return self._seqs.keys()

@@ -326,6 +326,11 @@ class Radix(Policy):
 
     # Questions.
 
+    @property
+    def evictions(self) -> int:
+        """Pages evicted, also those that lost only the slots of their windows."""
+        return self.manager.tree.evictions
+
     def usage(self) -> tuple[Usage, ...]:
         """One pool, or two. What is cached and not locked is free: it can be had at once."""
         manager, size = self.manager, self.options.page_size

@@ -202,6 +202,11 @@ class RadixTree:
 
     # Looking at it.
 
+    @property
+    def evictions(self) -> int:
+        """Pages evicted so far."""
+        return self.evicted // self.page_size
+
     def pages_to(self, node: Node) -> Cells:
         """The pages of all tokens up to the end of ``node``, in order."""
         pieces = [each.pages for each in self.path_to(node)]

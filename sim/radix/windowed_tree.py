@@ -27,7 +27,7 @@ class WindowedTree(RadixTree):
 
     window_evictable, window_protected: tokens on edges that have window slots and whose window
     slots nobody has locked, and on the others. window_shared: tokens on edges whose window slots
-    several sequences have locked.
+    several sequences have locked. window_evicted: tokens whose window slots alone were evicted.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class WindowedTree(RadixTree):
     ) -> None:
         super().__init__(pool, page_size, evictor)
         self.window_evictable = self.window_protected = self.window_shared = 0
+        self.window_evicted = 0
         self._pools = pool
         self._window_evictor = window_evictor
         self._window = window
@@ -216,6 +217,7 @@ class WindowedTree(RadixTree):
             if node.children:
                 self._mark_buried(node)
                 pools.give_window(node.pages)
+                self.window_evicted += node.size
             else:
                 self._evictor.remove(key)
                 self._mark_buried(node)
@@ -241,6 +243,11 @@ class WindowedTree(RadixTree):
         return tokens
 
     # Looking at it.
+
+    @property
+    def evictions(self) -> int:
+        """Pages evicted so far, also those that kept their slots of the other pool."""
+        return super().evictions + self.window_evicted // self.page_size
 
     def check_integrity(self, locks: dict[int, int]) -> None:
         """See the base class; also that window slots are where they are said to be."""

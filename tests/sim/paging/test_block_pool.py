@@ -138,6 +138,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert list(pool.free_queue()) == slow.queue
         assert pool.free == len(slow.queue)
         assert pool.evicted == slow.evicted
+        assert pool.evictions == len(slow.evicted)
         assert pool.cached_blocks == len(slow.key_of)
         assert pool.cached_keys == len(slow.blocks_of)
         assert all(pool.holds_of(block) == n for block, n in slow.holders.items())

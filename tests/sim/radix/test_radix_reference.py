@@ -35,7 +35,7 @@ class PlainRadix:
         self.page = page
         self.free = list(range(pages))
         self.root = PlainNode([], [], None, 0)
-        self.clock = 0
+        self.clock = self.evictions = 0
         self.tables, self.last, self.protected = {}, {}, {}
 
     # Pages.
@@ -67,6 +67,7 @@ class PlainRadix:
         leaves = [n for n in self.all_nodes() if not n.locks and not n.children]
         oldest = min(leaves, key=lambda node: node.used)
         oldest.parent.children.remove(oldest)
+        self.evictions += len(oldest.slots) // self.page
         self.give(oldest.slots)
         return True
 
@@ -173,6 +174,7 @@ class Compared(Radix):
         plain = self.plain
         assert self.manager.pool.free_pages().tolist() == plain.free
         assert self.manager.tree.evictable == plain.evictable() * plain.page
+        assert self.evictions == plain.evictions
         mine = sorted((node.end, node.size, node.locks) for node in self.manager.tree.nodes())
         theirs = sorted((len(plain.prefix(n)), len(n.slots), n.locks) for n in plain.all_nodes())
         assert mine == theirs

@@ -73,10 +73,13 @@ def test_window_slots_go_near_the_root_first_and_leaves_go_whole(budget_of):
     tree.make_room(0, pools.window.free + 1)
     ((start, _),) = tombstones(policy)
     assert start == 0 and tree.evictable == before
+    (buried,) = (end - start for start, end in tombstones(policy))
+    assert policy.evictions == buried > 0
     policy.check_integrity()
     # Until nothing is left with window slots: tombstones without anything behind them go too.
     tree.make_room(0, pools.window.size)
     assert tree.evictable == 0 and not list(tree.nodes())
+    assert policy.evictions == before + tree.window_evicted
     policy.check_integrity()
     with pytest.raises(IntegrityError, match="no edge to evict"):
         tree.make_room(0, pools.window.size + 1)
