@@ -19,6 +19,7 @@
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __shared__ static
+#define __align__(n) __attribute__((aligned(n)))
 
 struct uint3 { unsigned x, y, z; };
 struct uint2 { unsigned x, y; };
@@ -49,11 +50,15 @@ namespace emulated {
 
 const int WARP = 32, STACK = 1 << 16;
 
+// A copy that is under way: nothing arrives before it is waited for.
+struct Coming { void* to; const void* from; size_t bytes; unsigned group; };
+
 struct Fibre {
     ucontext_t context;
     uint3 index;
     bool over;
-    unsigned shuffles;
+    unsigned shuffles, group;
+    std::vector<Coming> coming;
 };
 
 static std::vector<Fibre> fibres;
@@ -79,13 +84,23 @@ static void barrier() {
     while (generation == mine) hand_on();
 }
 
-// Every lane of a warp must come here equally often: all write, all hand on once, all read.
-static unsigned shuffled(unsigned value, int other) {
+// Every lane of a warp must come here equally often: all write, all hand on once, all read. What
+// the lanes of this one's warp wrote.
+static const unsigned* exchanged(unsigned value) {
     Fibre& self = fibres[current];
     size_t parity = (self.shuffles++ & 1) * fibres.size();
     slots[parity + current] = value;
     hand_on();
-    return slots[parity + current / WARP * WARP + other];
+    return &slots[parity + current / WARP * WARP];
+}
+
+static void wait_for(unsigned latest) {
+    Fibre& self = fibres[current];
+    std::vector<Coming> later;
+    for (const Coming& each : self.coming)
+        if (each.group + latest < self.group) memcpy(each.to, each.from, each.bytes);
+        else later.push_back(each);
+    self.coming.swap(later);
 }
 
 // 0, or 1 where threads wait for one that is over.
@@ -94,7 +109,8 @@ static int run_block() {
     alive = n, waiting = 0;
     for (int i = 0; i < n; i++) {
         Fibre& fibre = fibres[i];
-        fibre.over = false, fibre.shuffles = 0;
+        fibre.over = false, fibre.shuffles = fibre.group = 0;
+        fibre.coming.clear();
         fibre.index = {i % block_size.x, i / block_size.x % block_size.y, 0};
         static std::vector<char> stacks;
         stacks.resize((size_t)n * STACK);
@@ -144,9 +160,32 @@ static int launch(void (*what)(void**), void** given, const unsigned* grid, cons
 #define __syncthreads() emulated::barrier()
 
 static inline float __shfl_xor_sync(unsigned, float value, int step) {
-    unsigned bits = __float_as_uint(value);
-    return __uint_as_float(emulated::shuffled(bits, emulated::current % emulated::WARP ^ step));
+    int other = emulated::current % emulated::WARP ^ step;
+    return __uint_as_float(emulated::exchanged(__float_as_uint(value))[other]);
 }
+
+static inline float __shfl_sync(unsigned, float value, int lane, int width) {
+    int other = emulated::current % emulated::WARP / width * width + lane % width;
+    return __uint_as_float(emulated::exchanged(__float_as_uint(value))[other]);
+}
+
+static inline int __any_sync(unsigned, int is_so) {
+    const unsigned* said = emulated::exchanged(is_so != 0);
+    for (int lane = 0; lane < emulated::WARP; lane++)
+        if (said[lane]) return 1;
+    return 0;
+}
+
+template <int BYTES> static inline void copy_async(void* to, const void* from) {
+    static_assert(BYTES == 4 || BYTES == 8 || BYTES == 16, "what the hardware copies");
+    if (((size_t)to | (size_t)from) % BYTES) abort();
+    emulated::Fibre& self = emulated::fibres[emulated::current];
+    self.coming.push_back({to, from, BYTES, self.group});
+}
+
+static inline void close_copies() { emulated::fibres[emulated::current].group++; }
+
+template <int GROUPS> static inline void wait_for_copies() { emulated::wait_for(GROUPS); }
 
 #define EMULATED(KERNEL) \
     extern "C" int emulate_##KERNEL(void** given, const unsigned* grid, const unsigned* block) { \

@@ -12,6 +12,10 @@
 // A row is shared by HEAD_DIM / 8 threads, a *worker*. Workers take ROWS rows at a time and keep
 // a softmax of their own (running maximum, sum of weights, weighted sum of V); the block merges
 // its workers, and `combine` the splits. Scores are kept in units of log 2, for exp2f.
+//
+// While a tile of rows is computed with, the next one is on its way into shared memory, and the
+// cells of the one after that are looked up: so bytes are under way all the time, however long a
+// tile takes. A thread reads back what it fetched itself, so nobody waits for anybody.
 
 #include "numbers.cuh"
 
@@ -27,7 +31,10 @@
 #define LANES (HEAD_DIM / PIECE)
 #define WORKERS (THREADS / LANES)
 #define ROWS 4
+#define TILE (WORKERS * ROWS)
+#define SCORES (ROWS * HEADS)
 #define LOWEST (-1e30f)
+#define WARP 0xffffffffu
 
 typedef Stored<K_TYPE> K;
 typedef Stored<V_TYPE> V;
@@ -37,6 +44,17 @@ typedef Stored<V_TYPE> V;
 #define IS_HALF(TYPE) (TYPE == F16 || TYPE == BF16)
 enum { RESIDENT = IS_HALF(K_TYPE) && IS_HALF(V_TYPE) ? 4 : 3 };
 
+// Of shared memory a block gets 48 KiB without asking for more.
+enum {
+    STAGE_BYTES = ROWS * THREADS * (sizeof(K::Piece) + sizeof(V::Piece)),
+    STAGES = 2 * STAGE_BYTES <= 48 << 10 ? 2 : 1,
+    AHEAD = STAGES - 1,
+    MERGE_BYTES = WORKERS * HEADS * (HEAD_DIM + 2) * 4,
+    SHARED_BYTES = STAGES * STAGE_BYTES > MERGE_BYTES ? STAGES * STAGE_BYTES : MERGE_BYTES,
+    MINE = SCORES > LANES ? SCORES / LANES : 1  // scores that a thread is left with
+};
+static_assert(LANES >= ROWS, "the scores of a thread are of one row");
+
 __device__ __forceinline__ int cell_of(const int* __restrict__ where, int item, int ring) {
 #if LAYOUT == RANGE
     return where[0] + item;
@@ -45,6 +63,33 @@ __device__ __forceinline__ int cell_of(const int* __restrict__ where, int item, 
 #else
     return where[0] + item % ring;
 #endif
+}
+
+// Sums over the threads of a worker. Instead of all sums each thread gets a share of them, from
+// sum `lane * SCORES / LANES` on: at every step it keeps the half it goes on with and gives the
+// other one away, so there are as many shuffles as scores, not log(LANES) times as many.
+__device__ __forceinline__ void add_up(float* values, int lane) {
+    int n = SCORES;
+#pragma unroll
+    for (int step = LANES / 2; step > 0; step /= 2) {
+        if (n == 1) {
+            values[0] += __shfl_xor_sync(WARP, values[0], step);
+            continue;
+        }
+        n /= 2;
+        const bool is_upper = lane & step;
+#pragma unroll
+        for (int i = 0; i < n; i++) {
+            const float kept = is_upper ? values[n + i] : values[i];
+            const float given = is_upper ? values[i] : values[n + i];
+            values[i] = kept + __shfl_xor_sync(WARP, given, step);
+        }
+    }
+}
+
+// What the thread that has sum `i` holds of it: the way back from `add_up`.
+__device__ __forceinline__ float of_sum(const float* mine, int i) {
+    return __shfl_sync(WARP, mine[i % MINE], i * LANES / SCORES, LANES);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) decode(
@@ -61,113 +106,164 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) decode(
     float* __restrict__ part,             // [batch][heads][splits][HEAD_DIM]
     float* __restrict__ sums)             // [batch][heads][splits][2]: maximum, sum of weights
 {
+    __shared__ __align__(16) byte memory[SHARED_BYTES];
+    K::Piece* key_slots = (K::Piece*)memory + threadIdx.x;  // [stage][row][thread]
+    V::Piece* value_slots =
+        (V::Piece*)(memory + STAGES * ROWS * THREADS * sizeof(K::Piece)) + threadIdx.x;
+
     const int split = blockIdx.x, splits = gridDim.x, batch = blockIdx.z;
     const int heads = gridDim.y * HEADS, head = blockIdx.y * HEADS;
     const int kv_head = head / (heads / kv_heads);
     const int lane = threadIdx.x % LANES, worker = threadIdx.x / LANES;
     const int begin = first[batch] + split * chunk;
     const int stop = min(end[batch], begin + chunk);
+    const long long first_slot = ((long long)batch * heads + head) * splits + split;
+    if (begin >= stop) {  // a shorter sequence than others of the batch
+        if (threadIdx.x < HEADS) {
+            const long long slot = first_slot + threadIdx.x * splits;
+            sums[2 * slot] = LOWEST, sums[2 * slot + 1] = 0.0f;
+        }
+        return;
+    }
     where += (long long)batch * where_stride;
     if (mask) mask += (long long)batch * mask_stride;
+    k += kv_head * row_bytes<K_TYPE>(HEAD_DIM);
+    v += kv_head * row_bytes<V_TYPE>(HEAD_DIM);
+    const long long k_cell = kv_heads * row_bytes<K_TYPE>(HEAD_DIM);
+    const long long v_cell = kv_heads * row_bytes<V_TYPE>(HEAD_DIM);
 
-    float query[HEADS][PIECE], top[HEADS], total[HEADS], sum[HEADS][PIECE];
+    float query[HEADS][PIECE], sum[HEADS][PIECE];
 #pragma unroll
     for (int h = 0; h < HEADS; h++) {
         const float* from = q + ((long long)batch * heads + head + h) * HEAD_DIM + lane * PIECE;
-        top[h] = LOWEST;
-        total[h] = 0.0f;
 #pragma unroll
         for (int e = 0; e < PIECE; e++) {
             query[h][e] = from[e] * scale;
             sum[h][e] = 0.0f;
         }
     }
+    // Of the scores that this thread is left with: their row, their first head, their softmax.
+    const int my_row = lane * SCORES / LANES / HEADS, my_head = lane * SCORES / LANES % HEADS;
+    float top[MINE], total[MINE];
+#pragma unroll
+    for (int m = 0; m < MINE; m++) top[m] = LOWEST, total[m] = 0.0f;
 
-    // All workers of a block make the same number of turns, so that whole warps can shuffle.
-    for (int base = begin; base < stop; base += WORKERS * ROWS) {
-        const int at = base + worker * ROWS;
-        K::Piece keys[ROWS];
-        V::Piece values[ROWS];
-        bool counts[ROWS];
+    int cells[ROWS];
+    auto look_up = [&](int base) {  // rows behind the end are read as the last one: never counted
+#pragma unroll
+        for (int j = 0; j < ROWS; j++)
+            cells[j] = cell_of(where, min(base + worker * ROWS + j, stop - 1), ring);
+    };
+    auto fetch = [&](int stage) {
 #pragma unroll
         for (int j = 0; j < ROWS; j++) {
-            // Rows behind the end are read as the last one and do not count.
-            const int item = min(at + j, stop - 1);
-            const long long row = (long long)cell_of(where, item, ring) * kv_heads + kv_head;
-            keys[j] = K::load(k + row * row_bytes<K_TYPE>(HEAD_DIM), lane);
-            values[j] = V::load(v + row * row_bytes<V_TYPE>(HEAD_DIM), lane);
-            counts[j] = at + j < stop && (!mask || mask[item]);
+            const int slot = (stage * ROWS + j) * THREADS;
+            K::fetch(k + cells[j] * k_cell, lane, key_slots + slot);
+            V::fetch(v + cells[j] * v_cell, lane, value_slots + slot);
         }
+    };
 
-        float score[ROWS][HEADS];
+    look_up(begin);
+    if (AHEAD) {
+        fetch(0);
+        close_copies();
+        look_up(begin + TILE);
+    }
+    // All workers of a block make the same number of turns, so that whole warps can shuffle.
+    int stage = 0;
+    for (int base = begin; base < stop; base += TILE) {
+        const int coming = AHEAD ? stage ^ 1 : 0;
+        if (base + AHEAD * TILE < stop) fetch(coming);
+        close_copies();
+        look_up(base + (AHEAD + 1) * TILE);
+        const int item = base + worker * ROWS + my_row;
+        const bool counts = item < stop && (!mask || mask[item]);
+        wait_for_copies<AHEAD>();
+        const int slot = stage * ROWS * THREADS;
+        stage = coming;
+
+        float score[SCORES];
 #pragma unroll
         for (int j = 0; j < ROWS; j++) {
             float key[PIECE];
-            K::decode(keys[j], key);
+            K::decode(key_slots[slot + j * THREADS], key);
 #pragma unroll
             for (int h = 0; h < HEADS; h++) {
                 float dot = 0.0f;
 #pragma unroll
                 for (int e = 0; e < PIECE; e++) dot += query[h][e] * key[e];
-                score[j][h] = dot;
+                score[j * HEADS + h] = dot;
             }
         }
-#pragma unroll
-        for (int step = LANES / 2; step > 0; step /= 2)
-#pragma unroll
-            for (int j = 0; j < ROWS; j++)
-#pragma unroll
-                for (int h = 0; h < HEADS; h++)
-                    score[j][h] += __shfl_xor_sync(0xffffffffu, score[j][h], step);
+        add_up(score, lane);
 
+        float weight[MINE], shrink[MINE];
+        bool has_risen = false;
 #pragma unroll
-        for (int h = 0; h < HEADS; h++) {
-            float highest = top[h];
+        for (int m = 0; m < MINE; m++) {
+            float highest = counts ? score[m] : LOWEST;
 #pragma unroll
-            for (int j = 0; j < ROWS; j++)
-                if (counts[j]) highest = fmaxf(highest, score[j][h]);
-            const float shrink = exp2f(top[h] - highest);
-            top[h] = highest;
-            total[h] *= shrink;
+            for (int step = LANES / 2; step >= LANES / ROWS; step /= 2)
+                highest = fmaxf(highest, __shfl_xor_sync(WARP, highest, step));
+            highest = fmaxf(highest, top[m]);
+            has_risen |= highest > top[m];
+            shrink[m] = exp2f(top[m] - highest);
+            weight[m] = counts ? exp2f(score[m] - highest) : 0.0f;
+            total[m] = total[m] * shrink[m] + weight[m];
+            top[m] = highest;
+        }
+        if (__any_sync(WARP, has_risen)) {
 #pragma unroll
-            for (int e = 0; e < PIECE; e++) sum[h][e] *= shrink;
+            for (int h = 0; h < HEADS; h++) {
+                const float by = of_sum(shrink, h);  // the same for all rows; row 0 has it too
 #pragma unroll
-            for (int j = 0; j < ROWS; j++) {
-                score[j][h] = counts[j] ? exp2f(score[j][h] - highest) : 0.0f;
-                total[h] += score[j][h];
+                for (int e = 0; e < PIECE; e++) sum[h][e] *= by;
             }
         }
 #pragma unroll
         for (int j = 0; j < ROWS; j++) {
             float value[PIECE];
-            V::decode(values[j], value);
+            V::decode(value_slots[slot + j * THREADS], value);
 #pragma unroll
-            for (int h = 0; h < HEADS; h++)
+            for (int h = 0; h < HEADS; h++) {
+                const float share = of_sum(weight, j * HEADS + h);
 #pragma unroll
-                for (int e = 0; e < PIECE; e++) sum[h][e] += score[j][h] * value[e];
+                for (int e = 0; e < PIECE; e++) sum[h][e] += share * value[e];
+            }
         }
     }
 
-    __shared__ float all_tops[HEADS][WORKERS], all_totals[HEADS][WORKERS];
-    __shared__ float all_sums[WORKERS][HEADS * HEAD_DIM];
+    wait_for_copies<0>();
+    __syncthreads();  // from here on the memory of the stages is that of the merge
+    float* all_sums = (float*)memory;                       // [worker][head][element]
+    float* all_tops = all_sums + WORKERS * HEADS * HEAD_DIM;  // [worker][head]
+    float* all_totals = all_tops + WORKERS * HEADS;
 #pragma unroll
-    for (int h = 0; h < HEADS; h++) {
-        if (lane == 0) all_tops[h][worker] = top[h], all_totals[h][worker] = total[h];
+    for (int m = 0; m < MINE; m++) {
+#pragma unroll
+        for (int step = LANES / 2; step >= LANES / ROWS; step /= 2)
+            total[m] += __shfl_xor_sync(WARP, total[m], step);
+        if (my_row == 0 && lane * SCORES % LANES == 0) {
+            all_tops[worker * HEADS + my_head + m] = top[m];
+            all_totals[worker * HEADS + my_head + m] = total[m];
+        }
+    }
+#pragma unroll
+    for (int h = 0; h < HEADS; h++)
 #pragma unroll
         for (int e = 0; e < PIECE; e++)
-            all_sums[worker][h * HEAD_DIM + lane * PIECE + e] = sum[h][e];
-    }
+            all_sums[(worker * HEADS + h) * HEAD_DIM + lane * PIECE + e] = sum[h][e];
     __syncthreads();
     for (int i = threadIdx.x; i < HEADS * HEAD_DIM; i += THREADS) {
         const int h = i / HEAD_DIM, e = i % HEAD_DIM;
         float highest = LOWEST, weight = 0.0f, out = 0.0f;
-        for (int w = 0; w < WORKERS; w++) highest = fmaxf(highest, all_tops[h][w]);
+        for (int w = 0; w < WORKERS; w++) highest = fmaxf(highest, all_tops[w * HEADS + h]);
         for (int w = 0; w < WORKERS; w++) {
-            const float share = exp2f(all_tops[h][w] - highest);
-            weight += all_totals[h][w] * share;
-            out += all_sums[w][i] * share;
+            const float share = exp2f(all_tops[w * HEADS + h] - highest);
+            weight += all_totals[w * HEADS + h] * share;
+            out += all_sums[w * HEADS * HEAD_DIM + i] * share;
         }
-        const long long slot = ((long long)batch * heads + head + h) * splits + split;
+        const long long slot = first_slot + (long long)h * splits;
         part[slot * HEAD_DIM + e] = out;
         if (e == 0) sums[2 * slot] = highest, sums[2 * slot + 1] = weight;
     }
@@ -186,6 +282,7 @@ extern "C" __global__ void combine(
     for (int s = 0; s < splits; s++) highest = fmaxf(highest, sums[2 * s]);
     float weight = sinks ? exp2f(sinks[blockIdx.x] - highest) : 0.0f, value = 0.0f;
     for (int s = 0; s < splits; s++) {
+        if (sums[2 * s + 1] == 0.0f) continue;  // nothing was written there
         const float share = exp2f(sums[2 * s] - highest);
         weight += sums[2 * s + 1] * share;
         value += part[s * HEAD_DIM + threadIdx.x] * share;

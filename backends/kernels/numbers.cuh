@@ -4,7 +4,8 @@
 // and rounding are those of backends/formats; the tests compare both, element by element.
 //
 // A *unit* is the smallest piece of a row that can be written alone (a quantised block, or eight
-// plain elements). A *piece* is eight elements, what one thread reads of a row.
+// plain elements). A *piece* is eight elements, what one thread reads of a row: `load` waits for
+// it, `fetch` puts it into shared memory without waiting where the type allows.
 
 #pragma once
 
@@ -29,7 +30,25 @@ __device__ __forceinline__ half_bits to_f16(float f) {
     return h;
 }
 
-#endif  // the tests, which run these kernels on a CPU, bring their own
+// Copies to shared memory that go on while the thread does. BYTES: 4, 8 or 16, and so aligned.
+template <int BYTES> __device__ __forceinline__ void copy_async(void* shared, const void* from) {
+    unsigned at = (unsigned)__cvta_generic_to_shared(shared);
+    if (BYTES == 16)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(at), "l"(from) : "memory");
+    else
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2;"
+                     : : "r"(at), "l"(from), "n"(BYTES) : "memory");
+}
+
+// The copies begun since the last call form a group.
+__device__ __forceinline__ void close_copies() { asm volatile("cp.async.commit_group;" : : : "memory"); }
+
+// Until no more than this thread's latest GROUPS groups are under way.
+template <int GROUPS> __device__ __forceinline__ void wait_for_copies() {
+    asm volatile("cp.async.wait_group %0;" : : "n"(GROUPS) : "memory");
+}
+
+#endif  // the emulation, which runs these kernels on a CPU, brings its own
 
 __device__ __forceinline__ float from_bf16(half_bits b) {
     return __uint_as_float((unsigned)b << 16);
@@ -85,6 +104,10 @@ template <> struct Stored<F32> {
         Piece p = {at[0], at[1]};
         return p;
     }
+    static __device__ __forceinline__ void fetch(const byte* row, int piece, Piece* slot) {
+        copy_async<16>(&slot->low, row + piece * 32);
+        copy_async<16>(&slot->high, row + piece * 32 + 16);
+    }
     static __device__ __forceinline__ void decode(const Piece& p, float* out) {
         out[0] = p.low.x, out[1] = p.low.y, out[2] = p.low.z, out[3] = p.low.w;
         out[4] = p.high.x, out[5] = p.high.y, out[6] = p.high.z, out[7] = p.high.w;
@@ -102,6 +125,9 @@ template <float (*FROM)(half_bits), half_bits (*TO)(float)> struct Halves {
     typedef uint4 Piece;
     static __device__ __forceinline__ Piece load(const byte* row, int piece) {
         return ((const uint4*)row)[piece];
+    }
+    static __device__ __forceinline__ void fetch(const byte* row, int piece, Piece* slot) {
+        copy_async<16>(slot, row + piece * 16);
     }
     static __device__ __forceinline__ void two(unsigned word, float* out) {
         out[0] = FROM((half_bits)(word & 0xffffu));
@@ -126,6 +152,9 @@ template <> struct Stored<FP8> {
     typedef uint2 Piece;
     static __device__ __forceinline__ Piece load(const byte* row, int piece) {
         return ((const uint2*)row)[piece];
+    }
+    static __device__ __forceinline__ void fetch(const byte* row, int piece, Piece* slot) {
+        copy_async<8>(slot, row + piece * 8);
     }
     static __device__ __forceinline__ void four(unsigned word, float* out) {
         for (int i = 0; i < 4; i++) out[i] = from_fp8((byte)(word >> 8 * i));
@@ -153,6 +182,10 @@ template <> struct Stored<Q8_0> {
         Piece p = {load_half(unit),
                    {load_half(at), load_half(at + 2), load_half(at + 4), load_half(at + 6)}};
         return p;
+    }
+    // Blocks are aligned to two bytes, asynchronous copies to four at the least.
+    static __device__ __forceinline__ void fetch(const byte* row, int piece, Piece* slot) {
+        *slot = load(row, piece);
     }
     static __device__ __forceinline__ void decode(const Piece& p, float* out) {
         float scale = from_f16(p.scale);
@@ -184,6 +217,10 @@ template <> struct Stored<Q4_0> {
                    {load_half(at), load_half(at + 2), load_half(at + 4), load_half(at + 6)},
                    piece % 4 / 2 * 4};
         return p;
+    }
+    // Blocks are aligned to two bytes, asynchronous copies to four at the least.
+    static __device__ __forceinline__ void fetch(const byte* row, int piece, Piece* slot) {
+        *slot = load(row, piece);
     }
     static __device__ __forceinline__ void decode(const Piece& p, float* out) {
         float scale = from_f16(p.scale);
