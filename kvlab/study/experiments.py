@@ -25,7 +25,7 @@ class Experiment:
 
     @property
     def id(self) -> str:
-        """The digest of its name and kvlab's version; it has no other input."""
+        """The digest of its name and of the code; it has no other input."""
         return digest_of(self.stated)
 
     @property

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import kvlab
 from kvlab.config import RunConfig
 from kvlab.study.axes import Value, merged
+from kvlab.study.code import code_digest, digest_of_file, modules_of
 from kvlab.study.schema import Study
 from reports.sweep import FORMAT
 from workloads.errors import InputError
@@ -94,8 +95,14 @@ def draws(workload: str) -> bool:
 
 
 def digest_of(value: Any) -> str:
-    """A name for ``value`` (plain data), kvlab's version, and the files that it mentions."""
-    known = {"format": FORMAT, "kvlab": kvlab.__version__, "files": files_of(value)}
+    """A name for ``value`` (plain data), the files that it mentions, and the code that runs it."""
+    known = {
+        "format": FORMAT,
+        "kvlab": kvlab.__version__,
+        "code": code_digest(),
+        "modules": modules_of(value),
+        "files": files_of(value),
+    }
     text = json.dumps([known, value], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
@@ -110,14 +117,8 @@ def files_of(value: Any) -> dict[str, str]:
         for name in (value, value.partition(":")[2]):
             path = Path(name)
             if ("." in name or "/" in name) and path.is_file():
-                found[name] = _digest_of_file(name, path.stat().st_mtime_ns)
+                found[name] = digest_of_file(path)
     return found
-
-
-@lru_cache(maxsize=256)
-def _digest_of_file(name: str, changed: int) -> str:
-    with Path(name).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _at(values: tuple[Value, ...]) -> str:

@@ -14,6 +14,7 @@ import kvlab
 from kvlab.config import RunConfig
 from kvlab.reproduce.findings import Reproduction
 from kvlab.study.capacity import Found, Search, search, searches_of
+from kvlab.study.code import code_digest
 from kvlab.study.experiments import Experiment, experiments_of
 from kvlab.study.orphans import end_with
 from kvlab.study.points import Point, points_of
@@ -209,15 +210,19 @@ def _workers(address: str | None) -> AbstractContextManager[Any]:
         client = distributed.Client(address, timeout=DASK_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise InputError(f"--dask {address}: cannot be reached: {error}") from error
-    versions = set(client.run(_version).values())
-    if versions - {kvlab.__version__}:
+    try:
+        others = set(client.run(_identity).values()) - {_identity()}
+    except ImportError as error:
+        raise InputError(f"--dask {address}: its workers cannot import kvlab: {error}") from error
+    if others:
         raise InputError(
-            f"--dask {address}: its workers have kvlab {', '.join(sorted(versions))},"
-            f" expected {kvlab.__version__}"
+            f"--dask {address}: its workers have kvlab {' and '.join(sorted(others))}, expected"
+            f" {_identity()}"
         )
     config: AbstractContextManager[Any] = parallel_config(backend="dask", client=client)
     return config
 
 
-def _version() -> str:
-    return kvlab.__version__
+def _identity() -> str:
+    """Version and code of kvlab: what has to be the same wherever points are run."""
+    return f"{kvlab.__version__} (code {code_digest()[:8]})"
