@@ -61,7 +61,7 @@ class Request:
 
 
 Session = list[Request]
-"""Requests of one client, of which only the first waits for no other (`workloads.sessions`)."""
+"""Requests of one client that wait for each other, the first for none (`workloads.sessions`)."""
 
 
 class Traffic(ABC):

@@ -1,33 +1,37 @@
 """Sessions: requests of one client that wait for each other, and the traffic that sends them.
 
-A session is a list of requests, each after those it waits for (`Request.after`); only the first
-waits for none. While it waits, a request's ``arrival`` holds its pause: seconds after the last of
-the ends that it waits for, or, for the first one, after the client became free. All lengths, paths
-and pauses are drawn when the session is made; only the times depend on the engine.
+A session is a list of requests, each after those it waits for (`Request.after`); the first waits
+for none. While it waits, a request's ``arrival`` holds its pause: seconds after the last of the
+ends that it waits for, or, for the first one, after the client became free; for any other one that
+waits for none, seconds after the start of the first. All lengths, paths and pauses are drawn when
+the session is made; only the times depend on the engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
 from itertools import islice
 
 from workloads.request import Request, Session, Traffic
 
 
-def numbered(sessions: Iterator[Session], requests: int) -> Iterator[Session]:
+def numbered(
+    sessions: Iterator[Session], requests: int, *, chained: bool = True
+) -> Iterator[Session]:
     """The first sessions that hold ``requests`` requests together, the last one cut to fit.
 
     Sets the ids, from 0. They follow the sessions, not the engine, so that the same request has
     the same id under every policy. ``after`` is given as places in the session and becomes ids;
-    where it is empty, a request waits for the one in front of it.
+    where it is empty and requests are ``chained``, one waits for the one in front of it.
     """
     first = 0
     for session in sessions:
         del session[requests - first :]
         for place, request in enumerate(session):
             request.id = first + place
-            if place:
-                request.after = tuple(first + each for each in request.after or (place - 1,))
+            waits = request.after or ((place - 1,) if place and chained else ())
+            request.after = tuple(first + each for each in waits)
         first += len(session)
         yield session
         if first == requests:
@@ -53,8 +57,17 @@ class OpenTraffic(Traffic):
         self._missing: dict[int, int] = {}
 
     def arrivals(self) -> Iterator[Request]:
-        """The first request of every session."""
-        return map(self._begin, self.sessions())
+        """The first request of every session, and others that wait for none, by their times."""
+        coming: list[tuple[float, int, Request]] = []
+        for session in self.sessions():
+            while coming and coming[0][0] <= session[0].arrival:
+                yield heappop(coming)[-1]
+            first, *others = self._begin(session)
+            for each in others:
+                heappush(coming, (each.arrival, each.id, each))
+            yield first
+        while coming:
+            yield heappop(coming)[-1]
 
     def sessions(self) -> Iterator[Session]:
         """All sessions; the first request of each holds its time or, with clients, its pause."""
@@ -74,13 +87,18 @@ class OpenTraffic(Traffic):
                 released.append(waiting)
         return released
 
-    def _begin(self, session: Session) -> Request:
+    def _begin(self, session: Session) -> list[Request]:
+        """Those that wait for none, the first of the session in front, with their times."""
+        starting = session[:1]
         for request in islice(session, 1, None):
             for number in request.after:
                 self._waiting.setdefault(number, []).append(request)
             if len(request.after) > 1:
                 self._missing[request.id] = len(request.after)
-        return session[0]
+            if not request.after:
+                request.arrival += session[0].arrival
+                starting.append(request)
+        return starting
 
 
 class ClosedTraffic(OpenTraffic):
@@ -95,9 +113,13 @@ class ClosedTraffic(OpenTraffic):
         self._unfinished: dict[int, list[int]] = {}
 
     def arrivals(self) -> Iterator[Request]:
-        """The first request of each client."""
-        first = sorted(islice(self._sessions, self.clients), key=lambda each: each[0].arrival)
-        return map(self._begin, first)
+        """The requests of each client's first session that wait for none."""
+        starting = [
+            request
+            for session in islice(self._sessions, self.clients)
+            for request in self._begin(session)
+        ]
+        return iter(sorted(starting, key=lambda request: request.arrival))
 
     def completed(self, request: Request, at: float) -> Iterable[Request]:
         """The next requests of the session or, at its end, the first one of a new session."""
@@ -106,10 +128,10 @@ class ClosedTraffic(OpenTraffic):
         left[0] -= 1
         if not left[0] and (session := next(self._sessions, None)):
             session[0].arrival += at
-            following.append(self._begin(session))
+            following += self._begin(session)
         return following
 
-    def _begin(self, session: Session) -> Request:
+    def _begin(self, session: Session) -> list[Request]:
         left = [len(session)]
         self._unfinished.update((request.id, left) for request in session)
         return super()._begin(session)

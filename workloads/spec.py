@@ -9,7 +9,7 @@ from typing import Any
 
 from workloads.errors import InputError
 from workloads.plugins import class_of, made, name_of, pairs_of
-from workloads.registry import Registry
+from workloads.registry import Registry, suggestion_for
 from workloads.request import Workload
 from workloads.traces.head import Head
 
@@ -58,8 +58,13 @@ def workload_of(
     """
     if spec.partition(":")[0] not in WORKLOADS.names() and os.path.exists(spec):
         cls, rest = reader_of(spec), spec
-    else:
+    elif ":" in spec or spec in WORKLOADS.names():
         cls, rest = class_of(WORKLOADS, spec)
+    else:
+        raise InputError(
+            f"unknown workload {spec!r}: there is no such file and no such name; "
+            f"{suggestion_for(spec, WORKLOADS.names())}"
+        )
     known = _option_names(cls)
     given = dict(options)
     if "path" in known:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workloads.nominal import served
+from workloads.parts import Parts
 from workloads.request import Workload
 from workloads.sharing import Sharing, SharingCounter
 
@@ -148,7 +149,8 @@ def statistics_of(workload: Workload, seconds_per_token: float = SECONDS_PER_TOK
     prompts, outputs, starts, ends = array("q"), array("q"), array("d"), array("d")
     sharing = SharingCounter()
     classes: Counter[str] = Counter()
-    sessions = samples = beam_width = 0
+    parts = Parts()
+    sessions = waiting = samples = beam_width = 0
     for request, start, end in served(traffic, seconds_per_token):
         prompts.append(request.prompt)
         outputs.append(request.output)
@@ -156,7 +158,8 @@ def statistics_of(workload: Workload, seconds_per_token: float = SECONDS_PER_TOK
         ends.append(end)
         sharing.see(request)
         classes[request.slo_class] += 1
-        sessions += not request.after
+        waiting += bool(request.after)
+        sessions += 1 - sum(parts.join(request.id, other) for other in request.after)
         samples = max(samples, request.samples)
         beam_width = max(beam_width, request.beam_width)
     return Statistics(
@@ -164,7 +167,7 @@ def statistics_of(workload: Workload, seconds_per_token: float = SECONDS_PER_TOK
         workload.prefix_identity,
         traffic.clients,
         sessions,
-        len(prompts) - sessions,
+        waiting,
         seconds_per_token,
         np.array(prompts, np.int64),
         np.array(outputs, np.int64),

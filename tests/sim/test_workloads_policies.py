@@ -34,6 +34,7 @@ def specs() -> Iterator[str]:
         found = sorted(FIXTURES.glob(f"{name}.*")) or sorted(FIXTURES.glob(name))
         yield f"{name}:{found[0]}" if found else name
     yield str(FIXTURES / "vidur-lengths.csv")
+    yield str(FIXTURES / "mooncake-waiting.jsonl")
     yield "agent:fork=0.5,helpers=2,calls=4"
     yield "chat:arrivals=closed:clients=3"
 

@@ -13,8 +13,10 @@ import pytest
 
 from workloads.arrivals import ClosedLoop, ConstantRate
 from workloads.errors import InputError
+from workloads.nominal import served
 from workloads.prefix import check_path, common_prefix
 from workloads.request import OUTPUTS, Request, Workload
+from workloads.sessions import ClosedTraffic
 from workloads.spec import WORKLOADS, reader_of, workload_of
 from workloads.traces.base import Trace
 from workloads.traces.items import Documents, Items, members_of
@@ -57,7 +59,10 @@ def shared(a: Request, b: Request) -> int:
 
 
 def test_every_reader_has_a_file_here() -> None:
-    assert {path.stem for path in FIXTURES.iterdir()} - {"vidur-lengths"} == set(READERS)
+    assert {path.stem for path in FIXTURES.iterdir()} - {
+        "vidur-lengths",
+        "mooncake-waiting",
+    } == set(READERS)
 
 
 @pytest.mark.parametrize("name", READERS)
@@ -606,6 +611,81 @@ def test_mooncake_without_times(tmp_path: Path) -> None:
         read(mooncake(tmp_path, turn(None, 5, timestamp=0, hash_ids=[1]), turn(None, 5)))
     with pytest.raises(InputError, match=":2: expected times in order"):
         read(mooncake(tmp_path, turn(None, 5, timestamp=9), turn(None, 5, timestamp=3)))
+
+
+def test_mooncake_rows_that_wait_for_others() -> None:
+    """Dynamo's agentic rows: a fork and a join, a turn that follows its session, a join of two."""
+    spec = str(FIXTURES / "mooncake-waiting.jsonl")
+    a1, b1, a2, a3, single, q1, q2, q3, other = read(workload_of(spec))
+    assert [each.prompt for each in (a1, b1, a2, a3)] == [600, 700, 1100, 1200]
+    assert [each.after for each in (a1, b1, a2, a3)] == [(), (0,), (0, 1), (2,)]
+    assert [each.arrival for each in (a1, b1, a2, a3)] == [0.0, 0.25, 0.5, 0.0625]
+    assert [(each.conversation, each.turn) for each in (a1, b1, a2, a3)] == [
+        (0, 0), (1, 0), (0, 1), (0, 2),
+    ]  # fmt: skip
+    assert (shared(a1, b1), shared(b1, a2), shared(a2, a3)) == (512, 512, 1024)
+    # The second of the two that are waited for starts half a second after the first.
+    assert [each.after for each in (single, q1, q2, q3, other)] == [(), (), (), (5, 6), ()]
+    assert [each.arrival for each in (single, q1, q2, q3, other)] == [0.75, 2.0, 0.5, 0.0, 2.25]
+    faster = read(workload_of(spec, speedup=2.0))
+    assert [each.arrival for each in faster] == [0.0, 0.25, 0.5, 0.0625, 0.375, 1, 0.25, 0, 1.125]
+
+
+def test_mooncake_rows_that_wait_are_sent_when_they_may() -> None:
+    """2 s a request: who comes when, on the trace's clock from 1000 ms."""
+    spec = str(FIXTURES / "mooncake-waiting.jsonl")
+    order = [(request.id, start) for request, start, _ in served(workload_of(spec).traffic(), 0.2)]
+    assert order == [
+        (0, 0.0), (4, 0.75), (5, 2.0), (1, 2.25), (8, 2.25), (6, 2.5), (7, 4.5), (2, 4.75),
+        (3, 6.8125),
+    ]  # fmt: skip
+    loop = ClosedTraffic(workload_of(spec).traffic().sessions(), 1)
+    assert [(request.id, start) for request, start, _ in served(loop, 0.2)] == [
+        (0, 0.0), (1, 2.25), (2, 4.75), (3, 6.8125), (4, 9.5625), (5, 13.5625), (6, 14.0625),
+        (7, 16.0625), (8, 20.3125),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["mooncake-waiting", "vidur-lengths"])
+def test_variants_are_written_once_and_again(name: str, tmp_path: Path) -> None:
+    (file,) = FIXTURES.glob(f"{name}.*")
+    write_requests(workload_of(str(file)), tmp_path / "one.jsonl")
+    replayed = workload_of(str(tmp_path / "one.jsonl"))
+    assert read(replayed) == read(workload_of(str(file)))
+    write_requests(replayed, tmp_path / "two.jsonl")
+    assert (tmp_path / "two.jsonl").read_bytes() == (tmp_path / "one.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "change", "message"),
+    [
+        (2, {"wait_for": ["nobody"]}, "2: wait_for: expected names of rows of this file"),
+        (1, {"wait_for": ["a2"]}, "1: wait_for: expected rows that do not wait for each other"),
+        (3, {"request_id": "a1"}, "3: request_id: expected every name once, got 'a1' again"),
+        (4, {"wait_for": [None]}, "4: wait_for: expected a list of request ids"),
+        (4, {"tool_wait_ms": -1}, "4: tool_wait_ms: expected a finite time"),
+        (5, {"timestamp": 0}, "5: expected times in order"),
+        (8, {"wait_for": []}, "8: expected a timestamp, as the first row has one"),
+        (8, {"dependencies": []}, "8: expected agentic rows with wait_for; got those of version 2"),
+    ],
+)
+def test_bad_rows_that_wait(
+    line: int, change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    rows = (FIXTURES / "mooncake-waiting.jsonl").read_text().splitlines()
+    rows[line - 1] = json.dumps(json.loads(rows[line - 1]) | change)
+    file = tmp_path / "bad.jsonl"
+    file.write_text("\n".join(rows))
+    with pytest.raises(InputError) as refused:
+        read(workload_of(f"mooncake:{file}"))
+    assert str(refused.value).startswith(f"{file}:{message}")
+
+
+def test_version_2_of_agentic_rows_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "graph.jsonl"
+    file.write_text('{"schema": "dynamo.agentic_mooncake", "version": 2, "block_size": 64}\n')
+    with pytest.raises(InputError, match=":1: expected agentic rows .* version 2"):
+        read(workload_of(str(file)))
 
 
 # kvlab's own sessions.

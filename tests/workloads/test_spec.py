@@ -48,7 +48,8 @@ def test_classes_that_are_not_registered() -> None:
 @pytest.mark.parametrize(
     ("spec", "options", "message"),
     [
-        ("chatt", {}, "unknown workload 'chatt'; did you mean 'chat'?"),
+        ("chatt", {}, "unknown workload 'chatt': there is no such file and no such name; did"),
+        ("no.csv", {}, "unknown workload 'no.csv': there is no such file and no such name; known:"),
         ("azur:x.csv", {}, "unknown workload 'azur'; did you mean 'azure'?"),
         ("", {}, "unknown workload ''"),
         ("azure", {}, "reads a file: expected azure:PATH"),
@@ -73,7 +74,7 @@ def test_classes_that_are_not_registered() -> None:
         ("agent", {"max_context": 5000}, "agent: max_context: expected at least 18144"),
         ("rag", {"documents": 10**6, "retrieved": 4}, "expected fewer than 2**62 sequences"),
         ("multi-tenant", {"tenants": "a=chat"}, "expected CLASS@PRIORITY=WORKLOAD; ..., got 'a="),
-        ("multi-tenant", {"tenants": "a@0=chta"}, "unknown workload 'chta'; did you mean 'chat'"),
+        ("multi-tenant", {"tenants": "a@0=chta"}, "unknown workload 'chta': there is no such file"),
         ("multi-tenant", {"tenants": "a@0=chat:arrivals=closed"}, "a: expected sessions that st"),
     ],
 )

@@ -60,7 +60,7 @@ class MultiTenant(Synthetic):
 
     def traffic(self) -> Traffic:
         """Fresh traffic of all tenants."""
-        return OpenTraffic(numbered(self._sessions(), self.requests))
+        return OpenTraffic(numbered(self._sessions(), self.requests, chained=False))
 
     def _tenants(self) -> list[_Tenant]:
         found = []

@@ -31,7 +31,7 @@ class Trace(Workload, Generic[S]):
     begins at time 0 and counts ids from 0. The slice is played ``repeat`` times, one copy after
     the other; the copies share prefixes with each other only if they are not ``fresh``. Then the
     times at which sessions start are divided by ``speedup``, or stretched so that requests come
-    at ``rate`` a second. Pauses within a session stay as they are.
+    at ``rate`` a second. Pauses after the ends of requests stay as they are.
 
     ``rate`` and ``repeat`` cost one more reading of the slice. A request without a prompt or an
     output token is refused, left out, or given one token, as ``empty`` says.
@@ -101,7 +101,9 @@ class Trace(Workload, Generic[S]):
     def _scaled(self) -> Iterator[Session]:
         factor = self._factor
         for session in self._played():
-            session[0].arrival *= factor
+            for request in session:
+                if not request.after:
+                    request.arrival *= factor
             yield session
 
     def _played(self) -> Iterator[Session]:
@@ -201,18 +203,6 @@ class Stream(Traffic):
     def arrivals(self) -> Iterator[Request]:
         """The requests."""
         return self._requests
-
-
-def chained(rows: Iterator[Request]) -> Iterator[Session]:
-    """Sessions from requests that follow each other: one that waits for none begins the next."""
-    session: Session = []
-    for request in rows:
-        if session and not request.after:
-            yield session
-            session = []
-        session.append(request)
-    if session:
-        yield session
 
 
 def by_start(rows: Iterable[tuple[float, int, int]]) -> Iterator[Session]:

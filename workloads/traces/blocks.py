@@ -45,7 +45,7 @@ class BlockPaths:
         elif len(ids) not in {full, full + bool(partial)}:
             raise source.error(
                 f"hash_ids: expected {full + bool(partial)} blocks of {self.block_size} for "
-                f"{prompt} tokens, got {len(ids)}"
+                f"{prompt} tokens, got {len(ids)}; block_size=N sets another size"
             )
         if ids and not -(2**63) <= min(ids) <= max(ids) < 2**63:
             raise source.error(f"hash_ids: expected numbers of 64 bits, got {shortened(ids)}")

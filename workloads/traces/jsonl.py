@@ -5,10 +5,11 @@ The first line is ``{"format": "kvlab-requests", "version": 1}``; it may also sa
 ``clients`` send them in a closed loop. Every other line is a request: a JSON object with exactly
 the fields of `Request`, times in seconds, ``path`` as ``[[branch, end], ...]`` or null, ids rising.
 
-``after`` is there only where it is not empty: the ids of earlier requests of the same session
-whose ends this one waits for; its ``arrival`` is then the pause after the last of them. A request
-without it begins a session: it arrives at ``arrival``, in order, or, with ``clients``, that many
-seconds after its client became free. A session stands in one piece.
+``after`` is what makes a request one of the session in front of it: the ids of earlier requests of
+that session whose ends this one waits for; its ``arrival`` is then the pause after the last of
+them, or, where the list is empty, the time after the start of the session's first request. One
+without ``after`` begins a session: it arrives at ``arrival``, in order, or, with ``clients``, that
+many seconds after its client became free. A session stands in one piece.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from workloads.errors import InputError
 from workloads.prefix import check_path
 from workloads.request import PrefixPath, Request, Session
-from workloads.traces.base import Trace, chained
+from workloads.traces.base import Trace
 from workloads.traces.head import Head
 from workloads.traces.lines import Lines, shortened
 
@@ -67,9 +68,17 @@ class Jsonl(Trace[Lines]):
 
     def recorded(self, source: Lines) -> Iterator[Session]:
         """The sessions after the header."""
-        return chained(self._rows(source))
+        session: Session = []
+        for begins, request in self._rows(source):
+            if session and begins:
+                yield session
+                session = []
+            session.append(request)
+        if session:
+            yield session
 
-    def _rows(self, lines: Lines) -> Iterator[Request]:
+    def _rows(self, lines: Lines) -> Iterator[tuple[bool, Request]]:
+        """Whether a request begins a session, and the request."""
         texts = iter(lines)
         first = next(texts, None)
         if first is None:
@@ -79,17 +88,18 @@ class Jsonl(Trace[Lines]):
         session_ids: set[int] = set()
         for text in texts:
             row = lines.object_of(text)
-            after = _after(lines, row.pop("after", []), session_ids)
+            begins = "after" not in row
+            after = () if begins else _after(lines, row.pop("after"), session_ids)
             request = _request(lines, row, last_id)
             request.after = after
-            if not after:
+            if begins:
                 session_ids.clear()
                 if self.is_dated:
                     lines.check_order(before, request.arrival)
                 before = request.arrival
             session_ids.add(request.id)
             found, last_id = found + 1, request.id
-            yield request
+            yield begins, request
         if expected is not None and found != expected:
             raise lines.error(f"expected {expected} requests as the header says, got {found}")
 
@@ -111,6 +121,7 @@ def _header(lines: Lines, text: str) -> dict[str, Any]:
 def _after(lines: Lines, value: Any, session_ids: set[int]) -> tuple[int, ...]:
     if (
         type(value) is not list
+        or not session_ids
         or not all(type(each) is int and each in session_ids for each in value)
         or len(set(value)) < len(value)
     ):

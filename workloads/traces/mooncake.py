@@ -1,13 +1,13 @@
 """Mooncake's public traces (kvcache-ai/Mooncake, FAST'25 release) and what others made of them.
 
 The dialects are those of NVIDIA Dynamo (``lib/data-gen/src/mooncake.rs``) and AIPerf
-(``docs/benchmark-modes/trace-replay.md``): other names for the lengths and times, and sessions
-whose rows are sent one after the other, a ``delay`` after the end of the one in front.
+(``docs/benchmark-modes/trace-replay.md``): other names for the lengths and times, sessions whose
+rows are sent one after the other, a ``delay`` after the end of the one in front, and Dynamo's
+agentic rows (``AgenticMooncakeRow``, version 1), which name the rows that they ``wait_for``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +20,7 @@ from workloads.plugins import option
 from workloads.request import OUTPUTS, PrefixPath, Request, Session
 from workloads.traces.head import Head
 from workloads.traces.lines import Lines, shortened
+from workloads.traces.links import Links
 from workloads.traces.undated import Undated
 
 _ALIASES = {
@@ -29,11 +30,10 @@ _ALIASES = {
     "delay_ms": "delay",
 }
 _NEEDED = frozenset({"input_length", "output_length"})
-_OWN = _NEEDED | {"timestamp", "hash_ids", "session_id", "delay"}
-_UNUSED = frozenset(
-    "request_id priority strict_priority policy_class routing_constraints output_token_ids "
-    "type extra context_mode message_mode id model user user_id turn round".split()
-)
+_OPTIONAL = ("timestamp", "hash_ids", "session_id", "delay", "request_id", "wait_for")
+_OF_VERSION_2 = frozenset({"dependencies", "not_before_ms"})
+_LINKED = ('"session_id"', '"wait_for"')
+_VERSION_2 = "dynamo.agentic_mooncake"
 _CHECKED_IDS = 10**6
 _MILLISECOND = 1e-3
 
@@ -49,8 +49,12 @@ class Mooncake(Undated[Lines]):
 
     Rows with the same ``session_id`` are a closed loop: each is sent ``delay`` milliseconds, or
     the difference of the timestamps, after the end of the row in front of it. A row holds its
-    whole prompt, or, with ``turns=added``, what it adds to the prompts and outputs before it. To
-    find the ends of sessions such a file is read twice.
+    whole prompt, or, with ``turns=added``, what it adds to the prompts and outputs before it.
+
+    A row with ``wait_for`` is sent ``delay`` and ``tool_wait_ms`` milliseconds after the last end
+    of the rows with these ``request_id``. In such a file rows of one ``session_id`` are turns of a
+    conversation, and those that have a timestamp, no delay and wait for nobody start then. All
+    rows that hang together are one session. Files with sessions are read twice.
     """
 
     name = "mooncake"
@@ -63,8 +67,10 @@ class Mooncake(Undated[Lines]):
     @classmethod
     def sniff(cls, head: Head) -> bool:
         """Both lengths under either name, and something of a trace beside them."""
+        if not head.is_array and _VERSION_2 in head.text.partition("\n")[0]:
+            return True
         keys = {_ALIASES.get(key, key) for key in head.keys}
-        traced = {"timestamp", "hash_ids", "session_id", "delay"} & keys
+        traced = keys.intersection(_OPTIONAL)
         return not head.is_array and keys >= _NEEDED and bool(traced) and "chat_id" not in keys
 
     def source(self) -> Lines:
@@ -88,44 +94,46 @@ class Mooncake(Undated[Lines]):
         return {} if text is None else _row(lines, text)
 
     def recorded(self, source: Lines) -> Iterator[Session]:
-        """A session a row, or all rows with the same ``session_id``."""
-        ids = count()
-        for session in self._grouped(source):
-            for place, request in enumerate(session):
-                request.id = next(ids)
-                request.after = (session[place - 1].id,) if place else ()
-            yield session
+        """A session a row, or all rows that wait for each other."""
+        links = self._links()
+        rows = iter(_Rows(self, source, links))
+        if links is not None:
+            yield from links.sessions(rows)
+            return
+        for number, request in enumerate(rows):
+            request.id = number
+            yield [request]
 
-    def _grouped(self, source: Lines) -> Iterator[Session]:
-        """Whole sessions in the order of their first rows; holds what stands in between."""
-        sizes = self._sizes()
-        rows = _Rows(self, source)
-        held: dict[object, Session] = {}
-        for number, (key, request) in enumerate(rows):
-            # A row without a session is one of its own, under a key that no text equals.
-            held.setdefault(number if key is None else key, []).append(request)
-            while held:
-                first = next(iter(held))
-                if len(held[first]) < sizes.get(first, 1):
-                    break
-                yield held.pop(first)
-
-    def _sizes(self) -> Counter[object]:
+    def _links(self) -> Links | None:
+        """What waits for what; None where nothing does."""
         lines = self.source()
-        return Counter(_row(lines, text)["session_id"] for text in lines if '"session_id"' in text)
+        if not any(mark in text for text in lines for mark in _LINKED):
+            return None
+        links = Links(self.path)
+        for text in lines:
+            row = _row(lines, text)
+            waits = tuple(row.get("wait_for", ()))
+            if waits and self.turns == "added":
+                raise lines.error("wait_for: cannot be used with turns=added")
+            opens = "timestamp" in row and "delay" not in row
+            links.add(lines, row.get("request_id"), waits, row.get("session_id"), opens)
+        links.close()
+        return links
 
 
 class _Rows:
-    """The requests of the file with their sessions, and what has to be known from row to row."""
+    """The requests of the file, and what has to be known from row to row."""
 
-    def __init__(self, trace: Mooncake, lines: Lines) -> None:
+    def __init__(self, trace: Mooncake, lines: Lines, links: Links | None) -> None:
         self._trace = trace
         self._lines = lines
+        self._links = links
         self._parents: dict[int, int] = {}
         self._last: dict[object, tuple[Request, float | None]] = {}
         self._conversations = count()
 
-    def __iter__(self) -> Iterator[tuple[object, Request]]:
+    def __iter__(self) -> Iterator[Request]:
+        """Requests with their own start or, where they wait, their pause (seconds)."""
         first: float | None = None
         latest = 0.0
         lines = self._lines
@@ -138,26 +146,29 @@ class _Rows:
                 at = row["timestamp"]
                 first = at if first is None else first
             key = row.get("session_id")
-            before, before_at = self._last.get(key, (None, None)) if key else (None, None)
+            before, before_at = (None, None) if key is None else self._last.get(key, (None, None))
             request = self._request(row, number, before)
-            if before is not None:
+            if self._links is not None and self._links.after[number]:
                 request.arrival = self._pause(row, at, before_at)
-                request.conversation, request.turn = before.conversation, before.turn + 1
             elif self._trace.is_dated:
                 if at is None or first is None:
                     raise lines.error("expected a timestamp, as the first row has one")
                 lines.check_order(latest, (at - first) / 1e3)
                 request.arrival = latest = (at - first) / 1e3
             if key is not None:
-                if before is None:
-                    request.conversation = next(self._conversations)
+                request.conversation, request.turn = (
+                    (next(self._conversations), 0)
+                    if before is None
+                    else (before.conversation, before.turn + 1)
+                )
                 self._last[key] = request, at
-            yield key, request
+            yield request
 
     def _pause(self, row: dict[str, Any], at: float | None, before_at: float | None) -> float:
-        """Seconds between the end of the turn in front and this one."""
-        if row.get("delay") is not None:
-            return self._lines.seconds(row, "delay", _MILLISECOND)
+        """Seconds between the last of the ends that the row waits for and its start."""
+        spans = [name for name in ("delay", "tool_wait_ms") if name in row]
+        if spans or row.get("wait_for"):
+            return sum((self._lines.seconds(row, name, _MILLISECOND) for name in spans), 0.0)
         if at is None or before_at is None:
             return 0.0
         self._lines.check_order(before_at, at)
@@ -195,7 +206,7 @@ class _Rows:
         if len(ids) != blocks:
             raise lines.error(
                 f"hash_ids: expected {blocks} blocks of {size} for input_length "
-                f"{prompt}, got {len(ids)}"
+                f"{prompt}, got {len(ids)}; block_size=N sets another size"
             )
         ends = [*range(size, prompt, size), prompt]
         return tuple(zip(ids, ends, strict=False))
@@ -204,18 +215,23 @@ class _Rows:
 def _row(lines: Lines, text: str) -> dict[str, Any]:
     """The row under the original names, empty fields left out; raises `InputError`."""
     given = lines.object_of(text)
+    if given.get("schema") == _VERSION_2 or given.keys() & _OF_VERSION_2:
+        raise lines.error(
+            "expected agentic rows with wait_for; got those of version 2, whose dependencies have "
+            "triggers and pauses of their own: they are not read"
+        )
     row = {_ALIASES.get(key, key): value for key, value in given.items()}
     if len(row) < len(given):
         raise lines.error("expected every field under one name, got two of them twice")
     lines.needs(row, *sorted(_NEEDED))
-    if extra := sorted(row.keys() - _OWN - _UNUSED):
-        raise lines.error(
-            f"expected the fields of Mooncake traces; got a row with {shortened(', '.join(extra))}"
-        )
-    if not isinstance(row.get("session_id"), str | int | None):
-        raise lines.error(f"session_id: expected text, got {shortened(row['session_id'])}")
-    optional = ("timestamp", "session_id", "delay")
-    return {key: row[key] for key in row if row[key] is not None or key not in optional}
+    for name in ("session_id", "request_id"):
+        if not isinstance(row.get(name), str | int | None):
+            raise lines.error(f"{name}: expected text, got {shortened(row[name])}")
+    row = {key: row[key] for key in row if row[key] is not None or key in _NEEDED}
+    waits = row.get("wait_for", [])
+    if type(waits) is not list or not all(isinstance(each, str | int) for each in waits):
+        raise lines.error(f"wait_for: expected a list of request ids, got {shortened(waits)}")
+    return row
 
 
 def _check_chain(lines: Lines, ids: list[int], parents: dict[int, int]) -> None:

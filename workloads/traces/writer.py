@@ -47,9 +47,9 @@ def _write(workload: Workload, file: IO[str]) -> int:
     encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
     written = 0
     for session in traffic.sessions():
-        for request in session:
+        for place, request in enumerate(session):
             row = {name: getattr(request, name) for name in FIELDS}
-            if request.after:
+            if place:
                 row["after"] = request.after
             file.write(encode(row) + "\n")
         written += len(session)
