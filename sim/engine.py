@@ -18,7 +18,7 @@ from sim.clock import to_seconds, to_ticks
 from sim.forking import Forking, sequences_of
 from sim.instant import Turn
 from sim.link import HostLink
-from sim.policies.base import DecodeRun, Policy
+from sim.policies.base import DecodeRun, HandedOver, Policy
 from sim.pricing import Priced, priced
 from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler
@@ -79,10 +79,13 @@ class Engine:
         self._quiet = 0.0
         env.process(self._serve())
 
-    def submit(self, request: Request, handed_over: bool = False) -> None:
+    def submit(
+        self, request: Request, handed_over: bool = False, state: HandedOver | None = None
+    ) -> None:
         """Take a request in; one that can never fit fails at once.
 
-        handed_over: K and V of its prompt and its first token are there already.
+        handed_over: K and V of its prompt and its first token are there already; state: as the
+        policy of another replica saved them, where it does.
         """
         seq = self._new_sequence(request)
         if handed_over:
@@ -93,6 +96,8 @@ class Engine:
         if reason:
             self._give_up(request, reason)
             return
+        if state is not None:
+            self.policy.take_over(seq, state)
         self._unfinished[request.id] = sequences_of(request)
         self._forking.expect(request)
         self.scheduler.add(seq)
@@ -145,7 +150,10 @@ class Engine:
         placement = self.policy.commit(step)
         work = work_of(step, placement)
         self.recorder.scanned.step(work, placement.runs)
-        ticks = to_ticks(float(self._time_model.seconds(work)))
+        seconds = float(self._time_model.seconds(work))
+        if self.scheduler.speculation is not None:
+            seconds += self.scheduler.speculation.seconds(step, seconds)
+        ticks = to_ticks(seconds)
         self.recorder.occupied(self.policy.usage(), ticks)
         yield self._turn.step_end(to_seconds(ticks))
         self.recorder.step(start, start + ticks, step, placement)

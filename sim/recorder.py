@@ -151,7 +151,7 @@ class Recorder:
                 prompt_tokens += min(end, seq.prompt) - start
             if start < seq.high:
                 seq.recomputed += min(end, seq.high) - start
-            if end == seq.tokens:
+            if end >= seq.tokens:
                 emitting.append(seq.id)
                 if seq.id in streaming:
                     went_on += 1
@@ -160,6 +160,8 @@ class Recorder:
         output_tokens = len(emitting) + (batch.size if batch is not None else 0)
         if len(streaming) > output_tokens:
             self._pause(streaming.difference(emitting, (seq.id for seq in batch or ())), index)
+        if step.drafts:
+            output_tokens += sum([draft.kept - 1 for draft in step.drafts.values()])
         self.counts["prompt_tokens"] += prompt_tokens
         self.counts["output_tokens"] += output_tokens
         return went_on

@@ -52,6 +52,7 @@ class Sequence:
     rank: rises in the order of admission, and so along the scheduler's running sequences.
     min_tokens: output tokens before which the longest length allowed does not end the sequence.
     reads_cache: False for a sequence that must not use the prefix cache (it still fills it).
+    drafts: tokens that were drafted for it and wait to be verified.
 
     While a sequence decodes in a batch, ``tokens`` and ``computed`` move with the batch's clock
     (`follow`), so that a step of the batch costs nothing per sequence.
@@ -62,6 +63,7 @@ class Sequence:
         "_computed",
         "_tokens",
         "arrival",
+        "drafts",
         "high",
         "hit",
         "id",
@@ -97,6 +99,7 @@ class Sequence:
         self.recomputed = 0
         self.rank = 0
         self.min_tokens = 0
+        self.drafts = 0
         self.reads_cache = True
         self.status = Status.WAITING
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
@@ -24,6 +25,22 @@ class Run(NamedTuple):
     n: int
 
 
+class Draft(NamedTuple):
+    """What becomes of the tokens that were drafted for a sequence (`sim.speculation`).
+
+    kept: tokens that the sequence gets of the step, the model's own included.
+    """
+
+    drafted: int
+    accepted: int
+    kept: int
+
+    @property
+    def rejected(self) -> int:
+        """Tokens whose K/V has to go."""
+        return self.drafted - self.accepted
+
+
 @dataclass(slots=True)
 class Step:
     """What a scheduler decided for one engine step.
@@ -33,6 +50,7 @@ class Step:
     preempted: in the order of preemption. refused: (sequence, reason) for every failed try.
     failed: (sequence, reason) for those that the scheduler has given up; they are gone.
     swapped_out, swapped_in: bytes that the host link has to carry before the step may start.
+    drafts: by sequence id, for those of the runs that verify drafts; None without speculation.
     """
 
     runs: SequenceOf[Run] = field(default_factory=list)
@@ -43,6 +61,7 @@ class Step:
     failed: list[tuple[Sequence, str]] = field(default_factory=list)
     swapped_out: int = 0
     swapped_in: int = 0
+    drafts: Mapping[int, Draft] | None = None
 
 
 class Reads(NamedTuple):

@@ -24,7 +24,7 @@ def work_of(step: Step, placement: Placement) -> Work:
     for seq, start, n in apart:
         tokens += n
         end = start + n
-        rows += end == seq.tokens
+        rows += max(0, end - seq.tokens + 1)
         if n == 1 and end == seq.tokens and start >= seq.prompt:
             decodes += 1
             context += end

@@ -114,3 +114,9 @@ class SavedState:
         """Bytes as the engine counts them: what its save and load calls return."""
         header = SEQ_HEADER if self.arch is None else context_header_bytes(self.arch)
         return header + sum(part.nbytes for part in self.parts)
+
+    @property
+    def cells(self) -> int:
+        """Cells that restoring takes of the full cache; 0 of states alone."""
+        full = next((part for part in self.parts if isinstance(part, AttentionState)), None)
+        return 0 if full is None else sum(each.pos.size for each in full.streams if each)

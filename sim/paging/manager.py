@@ -180,18 +180,21 @@ class BlockManager:
         tables = holding.tables
         holding.drop_at = min(group.next_drop(tables[group.index]) for group in self._freeing)
 
-    def extend(self, holding: Holding, computed: int, n: int, tokens: int) -> bool:
+    def extend(
+        self, holding: Holding, computed: int, n: int, tokens: int, lookahead: int = 0
+    ) -> bool:
         """Make room for ``n`` tokens after the ``computed`` ones, or answer False.
 
-        Blocks that fell out of a window are given back in any case.
+        Blocks that fell out of a window are given back in any case. lookahead: tokens behind those
+        that have to find room too.
         """
         if holding.drop_at <= computed:
             self._drop(holding, computed)
-        if self._further_need(holding, computed, computed + n) > self.pool.free:
+        if self._further_need(holding, computed, computed + n + lookahead) > self.pool.free:
             return False
         if holding.open_tail:
             self._unshare_tails(holding, computed)
-        self._grow(holding, computed, n, tokens)
+        self._grow(holding, computed, n, tokens, lookahead)
         return True
 
     def extend_by_one(self, holding: Holding, computed: int) -> bool:
@@ -212,8 +215,10 @@ class BlockManager:
             self.publish(holding, computed + 1)
         return True
 
-    def _grow(self, holding: Holding, computed: int, n: int, tokens: int) -> None:
-        end, tables = min(computed + n, self.longest), holding.tables
+    def _grow(
+        self, holding: Holding, computed: int, n: int, tokens: int, lookahead: int = 0
+    ) -> None:
+        end, tables = min(computed + n + lookahead, self.longest), holding.tables
         wanted = [
             group.further_need(table, end) for group, table in zip(self.groups, tables, strict=True)
         ]
@@ -370,10 +375,11 @@ class BlockManager:
         source = self.holdings[parent]
         tables = []
         for group, table in zip(self.groups, source.tables, strict=True):
-            twin = Table(table.blocks.copy(), table.size)
+            # Not those that a lookahead has taken.
+            twin = Table(table.blocks[: -(-computed // table.size)], table.size)
             twin.live, twin.cached, twin.state = table.live, table.cached, table.state
             tables.append(twin)
-            self.pool.share(group.held(table))
+            self.pool.share(group.held(twin))
         holding = self._hold(child, tables, path)
         holding.forked = source.forked = True
         holding.start = source.start if source.end == computed else computed - 1

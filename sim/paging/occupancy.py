@@ -144,6 +144,10 @@ class Totals:
         """Whether the totals tell everything now."""
         return self._enough and not self._manager.open_tails
 
+    def stop(self) -> None:
+        """Tell nothing from now on, as where room is used that sequences will not need."""
+        self._enough = False
+
     @property
     def entries(self) -> int:
         """Table entries of all sequences together."""

@@ -33,6 +33,7 @@ from sim.reads import exact_reads
 from sim.sequence import Sequence
 from sim.step import Cells, Copy, Count, Placement, Reads, Shift, Step
 from sim.step_log import Spans
+from workloads.errors import InputError
 
 
 @dataclass(slots=True)
@@ -79,6 +80,16 @@ class Stretch(NamedTuple):
 
     steps: int
     reads: tuple[Reads, ...]
+
+
+class HandedOver(NamedTuple):
+    """A sequence on its way to another replica.
+
+    state: what the policy saved of it. bytes: what carrying that takes, of each device.
+    """
+
+    state: Any
+    bytes: int
 
 
 class DecodeRun(ABC):
@@ -143,9 +154,6 @@ class Policy(SequenceOperations, ABC):
 
     can_fork: ClassVar[bool] = False
     """Whether `fork` is offered."""
-
-    takes_over: ClassVar[bool] = True
-    """Whether `swap_in` makes room also for what another replica has computed."""
 
     lossy: str = ""
     """What attention sees instead of all that the model would see; empty where nothing is lost."""
@@ -246,6 +254,36 @@ class Policy(SequenceOperations, ABC):
         fits = self.allocate(seq, computed)
         seq.computed = computed
         return self.held_bytes(seq) if fits else None
+
+    def hand_over(self, seq: Sequence) -> HandedOver | None:
+        """What another replica needs to go on with ``seq``, which is about to leave; None: K and V.
+
+        By default what it needs are the K, V and states of all tokens that can still be seen.
+        """
+        del seq
+        return None
+
+    def take_over(self, seq: Sequence, handed: HandedOver) -> None:
+        """`swap_in` will ask for what `hand_over` of another replica gave; it may never come to it.
+
+        `release` forgets it.
+        """
+
+    def speculate(self, tokens: int, lookahead: int = 0) -> None:
+        """Be prepared for runs of which up to ``tokens`` drafted tokens may be taken back.
+
+        lookahead: tokens behind a run that must find room too, but are not computed in it. To be
+        called before anything is held; raises `InputError` where the policy cannot.
+        """
+        del tokens, lookahead
+        raise InputError(
+            f"speculation: policy {self.name!r} takes no tokens back; expected paged, ring, iswa,"
+            " contiguous or none"
+        )
+
+    def take_back(self, seq: Sequence, n: int) -> None:
+        """The last ``n`` tokens of a run that was placed are void, and not in ``computed``."""
+        raise UnsupportedOperation(self.name, f"take {n} tokens back from {seq!r}", "it cannot")
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """Plan up to ``steps`` decode steps, or None where only single steps are offered.

@@ -71,20 +71,26 @@ class Contiguous(ContiguousOperations, Policy):
         )
         self._slots: dict[int, Slot] = {}
         self._live = self._reserved = self._internal = 0
+        self._drafts = 0
 
     def reservation_of(self, seq: Sequence) -> int:
         """Cells that ``seq`` asks for when it is admitted."""
         longest = min(self.budget.max_model_len, self.capacity)
+        most = self._most_of(seq)
         if self.options.reserve == "max":
-            return max(longest, seq.limit)
+            return max(longest, most)
         if self.options.reserve == "pow2":
             output = seq.limit - seq.prompt
-            return max(min(seq.prompt + (1 << (output - 1).bit_length()), longest), seq.limit)
-        return seq.limit if self.options.reserve == "oracle" else seq.tokens
+            return max(min(seq.prompt + (1 << (output - 1).bit_length()), longest), most)
+        return most if self.options.reserve == "oracle" else seq.tokens
+
+    def _most_of(self, seq: Sequence) -> int:
+        """Cells that ``seq`` will need at the most, for drafts behind its last token too."""
+        return max(seq.limit, min(seq.limit + self._drafts, self.budget.max_model_len))
 
     def can_ever_hold(self, seq: Sequence) -> bool:
         """Whether the reservation is no larger than the largest run of an empty cache."""
-        return max(self.reservation_of(seq), seq.limit) <= self._largest_when_empty()
+        return max(self.reservation_of(seq), self._most_of(seq)) <= self._largest_when_empty()
 
     def _largest_when_empty(self) -> int:
         if self.options.fit == "buddy":
@@ -181,6 +187,15 @@ class Contiguous(ContiguousOperations, Policy):
         source, target = self._slots[parent.id], self._slots[child.id]
         self._owe(source.start, target.start, parent.computed, "fork")
         return True
+
+    def speculate(self, tokens: int, lookahead: int = 0) -> None:
+        """Reservations get room for the drafts behind the last token."""
+        self._drafts = tokens
+
+    def take_back(self, seq: Sequence, n: int) -> None:
+        """The cells stay reserved."""
+        slot = self._slots[seq.id]
+        self._change(slot, live=slot.live - n)
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """Nothing but counters moves while reservations last; `exact` grows step by step."""

@@ -27,7 +27,7 @@ from sim.llamacpp.search import largest_free_run
 from sim.llamacpp.sizes import MAX_SEQ, ContextParams
 from sim.llamacpp.state import SavedState
 from sim.llamacpp.ubatch import split_singles
-from sim.policies.base import DecodeRun, Policy, Usage
+from sim.policies.base import DecodeRun, HandedOver, Policy, Usage
 from sim.policies.llamacpp_geometry import largest_context
 from sim.policies.llamacpp_ops import LlamaOperations
 from sim.policies.llamacpp_pending import Owed, Served
@@ -53,7 +53,6 @@ class LlamaPolicy(LlamaOperations, Policy):
     """
 
     can_fork = True
-    takes_over = False  # a state is loaded as it was saved, and nobody has saved it
 
     def __init__(self, budget: Budget, options: Any = None) -> None:
         super().__init__(budget, options)
@@ -98,6 +97,7 @@ class LlamaPolicy(LlamaOperations, Policy):
         self._batch: dict[int, int] = {}
         self._batched = 0
         self._swapped: dict[int, SavedState] = {}
+        self._drafts = 0
         self.make_room: Callable[[], bool] = lambda: False
         """Called when a batch finds no place as it is; whether it has emptied any cells."""
 
@@ -142,8 +142,12 @@ class LlamaPolicy(LlamaOperations, Policy):
     # The scheduler's side.
 
     def can_ever_hold(self, seq: Sequence) -> bool:
-        """Whether the full cache has a cell for every token."""
-        return not self.caches or seq.limit <= self.caches[0].size
+        """Whether the full cache has a cell for every token, and for drafts behind the last."""
+        return not self.caches or self._most_of(seq) <= self.caches[0].size
+
+    def _most_of(self, seq: Sequence) -> int:
+        """Cells that ``seq`` will need at the most in a cache that keeps all of its tokens."""
+        return max(seq.limit, min(seq.limit - 1 + self._drafts, self.budget.max_model_len))
 
     def can_admit(self, seq: Sequence, hit: int) -> bool:
         """Whether a sequence id is free."""
@@ -283,6 +287,22 @@ class LlamaPolicy(LlamaOperations, Policy):
         del seqs
         return NEVER
 
+    def speculate(self, tokens: int, lookahead: int = 0) -> None:
+        """States can be taken back to a snapshot; a draft model has a context of its own."""
+        kept = tokens if self.states is None else self.states.n_rs_seq
+        if kept < tokens:
+            raise InputError(
+                f"speculation: {self.name}.snapshots: expected at least {tokens}, the drafted"
+                f" tokens, so that states can be taken back; got {kept}"
+            )
+        self._drafts = tokens
+
+    def take_back(self, seq: Sequence, n: int) -> None:
+        """``seq_rm`` of the last positions, which frees their cells."""
+        self._next[seq.id] -= n
+        if not self.memory.seq_rm(self._ids[seq.id], self._next[seq.id], -1):
+            raise IntegrityError(f"{self.name}: {n} tokens of {seq!r} cannot be taken back")
+
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """``seq_cp`` of all positions; without a free id there is no room."""
         if not self._free_ids:
@@ -304,8 +324,17 @@ class LlamaPolicy(LlamaOperations, Policy):
         """
         saved = self._swapped[seq.id]
         # Cells promised to the batch are still empty, but not to be had.
-        fits = self._free_cells(-1) >= seq.computed and self.restore(saved, seq.id)
+        fits = self._free_cells(-1) >= saved.cells and self.restore(saved, seq.id)
         return saved.nbytes if fits else None
+
+    def hand_over(self, seq: Sequence) -> HandedOver:
+        """``llama_state_seq_get_data``."""
+        saved = self.context.state_seq_save(self._ids[seq.id])
+        return HandedOver(saved, saved.nbytes)
+
+    def take_over(self, seq: Sequence, handed: HandedOver) -> None:
+        """The state waits on the host, as if it had been saved here."""
+        self._swapped[seq.id] = handed.state
 
     # Questions.
 

@@ -49,6 +49,12 @@ class NoCache(Policy):
         placement.runs = whole
         return placement
 
+    def speculate(self, tokens: int, lookahead: int = 0) -> None:
+        """Drafts are computed again like all else."""
+
+    def take_back(self, seq: Sequence, n: int) -> None:
+        """Nothing is there to be taken back."""
+
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun:
         """Steps of growing length; there is no limit to them."""
         return _Recomputation(self, np.array([seq.computed for seq in seqs]), steps)

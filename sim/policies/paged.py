@@ -107,6 +107,8 @@ class Paged(PagedOperations, Policy):
         self._wanted: int | None = None
         self._totals = Totals(self.manager)
         self._grows_only = self._totals.enough and [g.kind for g in self.groups] == ["full"]
+        self._ahead = self._lookahead = 0
+        """Tokens behind its end that a sequence may need room for; those that are no drafts."""
         self._chunks = tuple(g.window for g in self.groups if g.kind == "chunked")
 
     def _group_serving(self, index: int) -> int:
@@ -151,7 +153,8 @@ class Paged(PagedOperations, Policy):
     def can_ever_hold(self, seq: Sequence) -> bool:
         """Whether it could be admitted to an empty cache, and brought to its end alone there."""
         usable, groups = self.manager.pool.size - 1, self.manager.groups
-        longest, chunk = final_length(seq), self.budget.max_batched_tokens
+        longest = min(final_length(seq) + self._ahead, max(seq.limit, self.budget.max_model_len))
+        chunk = self.budget.max_batched_tokens + self._lookahead
         if sum(group.most_blocks(longest, chunk) for group in groups) > usable:
             return False
         if not self.options.reserve_full_isl:
@@ -214,10 +217,10 @@ class Paged(PagedOperations, Policy):
         holding = manager.holdings.get(seq.id)
         if holding is None:
             return self._admit(seq, n, computed + hit, self._hit_of(seq, hit))
-        if n == 1:
+        if n == 1 and not self._lookahead:
             fits = manager.extend_by_one(holding, computed)
         else:
-            fits = manager.extend(holding, computed, n, seq.tokens)
+            fits = manager.extend(holding, computed, n, seq.tokens, self._lookahead)
         if fits:
             self._totals.visited(holding, n)
         return fits
@@ -323,6 +326,21 @@ class Paged(PagedOperations, Policy):
         self._seqs[seq.id] = seq
         self._totals.came(seq, self.manager.holdings[seq.id])
         return self.held_bytes(seq)
+
+    def speculate(self, tokens: int, lookahead: int = 0) -> None:
+        """Only a table of tokens can be cut; vLLM keeps several states a sequence instead."""
+        if any(spec.kind == "recurrent" for spec in self.layout.groups):
+            raise InputError(
+                f"speculation: {self.name} keeps one recurrent state a sequence of"
+                f" {self.budget.model.name}, from which no tokens can be taken back"
+            )
+        self._ahead, self._lookahead = tokens + lookahead, lookahead
+        self._grows_only = False
+        self._totals.stop()
+
+    def take_back(self, seq: Sequence, n: int) -> None:
+        """Blocks stay for the tokens to come; the prefix cache was not told of drafts."""
+        self.manager.holdings[seq.id].end -= n
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """Closed form, but where shared blocks leave windows or states are aligned."""

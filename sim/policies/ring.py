@@ -74,7 +74,8 @@ class Ring(LlamaPolicy):
     def can_ever_hold(self, seq: Sequence) -> bool:
         """Whether there is a cell for every token, or for every token of the window."""
         window = self.options.window
-        return (min(seq.limit, window) if window else seq.limit) <= self.caches[0].size
+        most = min(seq.limit, window) if window else self._most_of(seq)
+        return most <= self.caches[0].size
 
     def chunk_of(self, seq: Sequence, computed: int, n: int) -> int:
         """No more at once than half of what a window holds beside the sinks."""

@@ -22,7 +22,9 @@ from typing import ClassVar
 
 from sim.policies.base import Policy
 from sim.sequence import Sequence
+from sim.speculation import Speculation
 from sim.step import Step
+from workloads.errors import InputError
 
 
 class Scheduler(ABC):
@@ -32,6 +34,8 @@ class Scheduler(ABC):
     takes_over: ClassVar[bool] = False
     """Whether it admits sequences whose prompt another replica has computed."""
     policy: Policy
+    speculation: Speculation | None = None
+    """Drafts for the sequences that decode, once `speculate` was called."""
 
     @property
     @abstractmethod
@@ -66,6 +70,16 @@ class Scheduler(ABC):
     def counts(self) -> Mapping[str, int]:
         """What the scheduler has counted beyond the steps, by the name of the metric."""
         return {}
+
+    def speculate(self, speculation: Speculation) -> None:
+        """Verify drafts from the next step on; to be called before the first sequence is added.
+
+        Raises `InputError` where this scheduler or its policy cannot.
+        """
+        raise InputError(
+            f"speculation: scheduler {self.name!r} verifies no drafts; expected vllm or one derived"
+            " from it, or llama-server"
+        )
 
     def misfit_of(self, seq: Sequence) -> str:
         """Why ``seq`` can never be served, in a few words; empty if it can be."""

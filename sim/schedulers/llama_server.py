@@ -20,6 +20,7 @@ from sim.schedulers.base import Scheduler
 from sim.schedulers.llama_slots import Slot, Turns, choose
 from sim.schedulers.queues import FcfsQueue
 from sim.sequence import Sequence, Status
+from sim.speculation import Speculation
 from sim.step import Run, Step
 from workloads.errors import InputError
 from workloads.plugins import option
@@ -153,7 +154,21 @@ class LlamaServer(Scheduler):
             "truncated_sequences",
         )
         peak = self._host.peak if self._host is not None else 0
-        return {name: self._counts[name] for name in names} | {"prompt_cache_peak_bytes": peak}
+        counts = {name: self._counts[name] for name in names} | {"prompt_cache_peak_bytes": peak}
+        return counts if self.speculation is None else {**counts, **self.speculation.counts}
+
+    def speculate(self, speculation: Speculation) -> None:
+        """Verify drafts from the next step on; a batch has to hold those of all slots."""
+        needed = len(self.slots) * (1 + speculation.tokens)
+        if needed > self._n_batch:
+            raise InputError(
+                f"llama-server: n_batch: expected at least {needed}, a token and"
+                f" {speculation.tokens} drafts for each of {len(self.slots)} slots, got"
+                f" {self._n_batch}"
+            )
+        self.policy.speculate(speculation.tokens, speculation.lookahead)
+        speculation.drafts_first = True
+        self.speculation = speculation
 
     def forget(self) -> int:
         """Empty all idle slots."""
@@ -234,8 +249,8 @@ class LlamaServer(Scheduler):
         step = Step()
         self._launch(step)
         self._shift(step)
-        work: list[tuple[Slot, int]] = [(slot, 1) for slot in self.slots if slot.decodes]
-        room = self._n_batch - len(work)
+        work = [(slot, 1 + self._drafts_of(slot)) for slot in self.slots if slot.decodes]
+        room = self._n_batch - sum([n for _, n in work])
         for slot in self.slots:
             if room > 0 and slot.busy and not slot.decodes:
                 n = self._prompt_tokens(slot, room, step)
@@ -252,7 +267,23 @@ class LlamaServer(Scheduler):
         for seq, _, n in runs:
             seq.computed += n
         step.runs = runs
+        if self.speculation is not None:
+            step.drafts = self.speculation.verify([(seq, n) for seq, _, n in runs], self._kept)
         return step
+
+    def _drafts_of(self, slot: Slot) -> int:
+        """Drafts for a slot that decodes: none behind its last token, nor up to a full context."""
+        if self.speculation is None:
+            return 0
+        seq = slot.serving
+        room = min(self.context_size - slot.held - 2, seq.limit - seq.tokens - 1)
+        return max(0, min(self.speculation.drafts_for(seq), room))
+
+    def _kept(self, seq: Sequence, accepted: int) -> int:
+        """Tokens that are sent: of those that fill the context only the first, as in the engine."""
+        held = self._slot_of(seq).held - (seq.computed - seq.tokens - accepted)
+        is_full = not self.options.context_shift and held + 1 >= self.context_size
+        return 1 if is_full else 1 + accepted
 
     def _launch(self, step: Step) -> None:
         """Give slots to waiting requests, first come first served."""
@@ -427,12 +458,18 @@ class LlamaServer(Scheduler):
         for seq, _, _ in step.runs:
             if seq.computed >= seq.tokens:
                 seq.tokens += 1
+        for seq, _, _ in step.runs if step.drafts else ():
+            draft = (step.drafts or {}).get(seq.id)
+            if draft is not None:
+                seq.tokens += draft.kept - 1
+                seq.computed -= draft.rejected
+                self.policy.take_back(seq, draft.rejected)
         return self._finish()
 
     def _finish(self) -> list[Sequence]:
         finished = []
         for slot in self.slots:
-            if slot.busy and slot.serving.tokens >= self._end_of(slot.serving):
+            if slot.busy and self._is_over(slot):
                 seq = slot.serving
                 self._counts["truncated_sequences"] += seq.tokens < seq.limit
                 self._end(slot)
@@ -441,6 +478,12 @@ class LlamaServer(Scheduler):
                 seq.status = Status.FINISHED
                 finished.append(seq)
         return finished
+
+    def _is_over(self, slot: Slot) -> bool:
+        """Whether the sequence has its last token, or no room for another."""
+        if slot.serving.tokens >= slot.serving.limit:
+            return True
+        return not self.options.context_shift and slot.held + 1 >= self.context_size
 
     def _end_of(self, seq: Sequence) -> int:
         """The length at which a sequence ends: without shifts, when its slot is full too."""

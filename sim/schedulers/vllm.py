@@ -1,12 +1,13 @@
 """vLLM 0.19's scheduler: running sequences first, one token budget, preemption of the last.
 
-Source: ``vllm/v1/core/sched/scheduler.py`` (synchronous, no speculation). It asks any policy, so
-the same scheduling can be compared over all of them.
+Source: ``vllm/v1/core/sched/scheduler.py`` (synchronous). It asks any policy, so the same
+scheduling can be compared over all of them.
 """
 
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +17,8 @@ from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.queues import FcfsQueue, PriorityQueue, WaitingQueue
 from sim.schedulers.runs import BatchRuns, Chunks
 from sim.sequence import Sequence, Status
-from sim.step import Step
+from sim.speculation import Speculation
+from sim.step import Draft, Step
 from workloads.errors import InputError
 
 GATE, SLOTS, SWAP = "gate", "slots", "swap"
@@ -104,6 +106,16 @@ class VllmScheduler(Scheduler):
         """Whether one more sequence may run."""
         return len(self._running) < self.options.max_seqs
 
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """What became of drafts."""
+        return {} if self.speculation is None else self.speculation.counts
+
+    def speculate(self, speculation: Speculation) -> None:
+        """Verify drafts from the next step on; sequences that decode are then visited singly."""
+        self.policy.speculate(speculation.tokens, speculation.lookahead)
+        self.speculation = speculation
+
     # Coming and going.
 
     def add(self, seq: Sequence) -> None:
@@ -125,6 +137,7 @@ class VllmScheduler(Scheduler):
         if not self._has_slot or not self.policy.fork(parent, child):
             return False
         child.tokens, child.computed = parent.tokens, parent.computed
+        child.drafts = parent.drafts
         self._run(child)
         if parent in self._batch:
             self._set_apart(parent)
@@ -158,6 +171,7 @@ class VllmScheduler(Scheduler):
     def _preempt(self, seq: Sequence, step: Step) -> None:
         self._leave(seq)
         seq.preemptions += 1
+        seq.drafts = 0
         seq.high = max(seq.high, seq.computed)
         if self.options.preemption == "swap":
             seq.status = Status.SWAPPED
@@ -182,6 +196,8 @@ class VllmScheduler(Scheduler):
         self._batch.clock.scheduled += 1
         for seq, n in chunks.values():
             seq.computed += n
+        if self.speculation is not None:
+            step.drafts = self.speculation.verify(chunks.values(), self._kept)
         return step
 
     def _schedule_running(self, step: Step) -> tuple[Chunks, int]:
@@ -263,7 +279,7 @@ class VllmScheduler(Scheduler):
 
     def _wanted(self, seq: Sequence, budget: int) -> int:
         """Tokens that a running sequence gets of what is left of the budget."""
-        n = self._shortened(seq.tokens - seq.computed)
+        n = self._shortened(seq.tokens + seq.drafts - seq.computed)
         n = min(n, budget, self.options.max_model_len - 1 - seq.computed)
         return self.policy.chunk_of(seq, seq.computed, n) if n > 0 else 0
 
@@ -334,12 +350,28 @@ class VllmScheduler(Scheduler):
         for seq in self._others:
             if seq.computed >= seq.tokens:
                 seq.tokens += 1
+                if step.drafts is not None:
+                    self._settle(seq, step.drafts.get(seq.id))
                 if seq.tokens >= self._end_of(seq):
                     finished.append((seq.rank, seq))
         ended = self._finish_all(sorted(finished))
-        if self._others:
+        if self._others and self.speculation is None:
             self._join_those_that_decode()
         return ended
+
+    def _kept(self, seq: Sequence, accepted: int) -> int:
+        """Tokens of a verified draft that come before the end of ``seq``."""
+        return min(1 + accepted, self._end_of(seq) - seq.tokens)
+
+    def _settle(self, seq: Sequence, draft: Draft | None) -> None:
+        """Take over what was accepted of a draft, give up the rest, and draft anew."""
+        assert self.speculation is not None
+        if draft is not None:
+            seq.tokens += draft.kept - 1
+            if draft.rejected:
+                seq.computed -= draft.rejected
+                self.policy.take_back(seq, draft.rejected)
+        seq.drafts = self.speculation.drafts_for(seq)
 
     def _finish_all(self, finished: list[tuple[int, Sequence]]) -> list[Sequence]:
         if finished:

@@ -9,9 +9,11 @@ synchronous scheduling on what was known one step earlier.
 from __future__ import annotations
 
 from sim.policies.base import Policy
+from sim.schedulers.base import Scheduler
 from sim.schedulers.runs import Chunks
 from sim.schedulers.vllm import VllmScheduler, urgency
 from sim.sequence import Sequence, Status
+from sim.speculation import Speculation
 from sim.step import Step
 
 
@@ -35,6 +37,10 @@ class AsyncVllmScheduler(VllmScheduler):
         self._ended: list[Sequence] = []
         self._made_room = False
         """Whether a sequence with its last token on its way was preempted in this step."""
+
+    def speculate(self, speculation: Speculation) -> None:
+        """Refused: how many tokens a step brings must be known before it ends."""
+        Scheduler.speculate(self, speculation)
 
     @property
     def has_work(self) -> bool:
