@@ -127,6 +127,8 @@ class LlamaServer(Scheduler):
     @property
     def batch(self) -> list[Sequence]:
         """Those that take one token in every step, in the order of the slots."""
+        if self.speculation is not None:
+            return []
         return [slot.serving for slot in self.slots if slot.decodes]
 
     @property
@@ -499,7 +501,7 @@ class LlamaServer(Scheduler):
     def steady_steps(self) -> int:
         """Steps up to the first end or the first full slot, if all slots decode or are idle."""
         busy = [slot for slot in self.slots if slot.busy]
-        if not busy or not all(slot.decodes for slot in busy):
+        if self.speculation is not None or not busy or not all(slot.decodes for slot in busy):
             return 0
         if len(self._waiting) and len(busy) < len(self.slots):
             return 0
