@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ class GrowingRun(DecodeRun):
         self._free = manager.pool.free
         self._changes: list[tuple[int, int, int]] = []
         """(steps, free blocks, surplus) from change to change, of the steps taken."""
-        self.steps = self._steps_with_room(steps)
+        super().__init__(self._steps_with_room(steps))
 
     def _steps_with_room(self, steps: int) -> int:
         free = self._free
@@ -74,8 +73,7 @@ class GrowingRun(DecodeRun):
             entries += len(takers)
         yield Stretch(steps - first, (Reads(entries * size, tokens + n * steps, entries),))
 
-    @cached_property
-    def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
+    def _foreseen_reads(self) -> tuple[Reads, ...]:
         """Whole blocks and live pairs."""
         stretches = list(self.stretches())
         sizes = [stretch.steps for stretch in stretches]
@@ -83,8 +81,7 @@ class GrowingRun(DecodeRun):
         grown = np.arange(1, self.steps + 1, dtype=np.int64)
         return (Reads(entries * self._size, self._tokens + self._sequences * grown, entries),)
 
-    @cached_property
-    def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
+    def _foreseen_usage(self) -> tuple[Usage, ...]:
         """The pool's."""
         free, surplus = np.full((2, self.steps), [[self._free], [self._totals.surplus]])
         for step, takers in _repeated(self._takers, self._size, self.steps):
@@ -99,7 +96,10 @@ class GrowingRun(DecodeRun):
 
     # Doing it.
 
-    def apply(self, steps: int) -> None:
+    def _adds_up_usage(self) -> bool:
+        return False
+
+    def _apply(self, steps: int) -> None:
         """Take blocks as the steps would, in the same order."""
         manager, totals, pool = self._manager, self._totals, self._manager.pool
         size, holdings, changes = self._size, manager.holdings, self._changes

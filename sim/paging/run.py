@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
-from functools import cached_property
 from typing import Protocol
 
-from sim.errors import IntegrityError
 from sim.policies.base import DecodeRun, Policy, Usage
 from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.calendar import Calendar, Ranked
@@ -45,45 +43,39 @@ class _Listed:
 class PagedRun(DecodeRun):
     """A plan.
 
-    look: makes reads and usage, when somebody asks for either before the plan is applied.
-    visit: does one sequence's part of one step, given its length. done: so many steps were taken.
+    look: makes reads and usage. visit: does one sequence's part of one step, given its length.
+    done: so many steps were taken.
     """
 
     def __init__(
         self,
         steps: int,
-        look: Callable[[], tuple[tuple[Reads, ...], tuple[Usage, ...]]],
+        look: tuple[Callable[[], tuple[Reads, ...]], Callable[[], tuple[Usage, ...]]],
         due: Due,
         visit: Callable[[Sequence, int], None],
         done: Callable[[int], None],
     ) -> None:
-        self.steps = steps
+        super().__init__(steps)
         self._look = look
         self._due = due
         self._visit = visit
         self._done = done
-        self._applied = False
 
-    @cached_property
-    def _seen(self) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
-        if self._applied:
-            raise IntegrityError("a plan was looked at for the first time after it was applied")
-        return self._look()
-
-    @cached_property
-    def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
+    def _foreseen_reads(self) -> tuple[Reads, ...]:
         """Whole blocks and live pairs, per layer group."""
-        return self._seen[0]
+        return self._look[0]()
 
-    @cached_property
-    def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
+    def _foreseen_usage(self) -> tuple[Usage, ...]:
         """The pool's."""
-        return self._seen[1]
+        return self._look[1]()
 
-    def apply(self, steps: int) -> None:
+    def _adds_up_usage(self) -> bool:
+        """Nobody prices or records steps whose reads he has not asked for."""
+        return self._reads is not None
+
+    def _apply(self, steps: int) -> None:
         """Take and give back blocks as the steps would, in the same order."""
         due, visit = self._due.due, self._visit
-        self._applied = True
         for step in range(steps):
             for _, seq in due(step):
                 visit(seq, seq.computed + step)

@@ -93,22 +93,65 @@ class HandedOver(NamedTuple):
 
 
 class DecodeRun(ABC):
-    """A plan for up to ``steps`` decode steps of the same sequences, one token each a step."""
+    """A plan for up to ``steps`` decode steps of the same sequences, one token each a step.
 
-    steps: int
-    """Steps that find room; at least 1."""
-    reads: tuple[Reads, ...]
-    """Per layer group, arrays over ``steps``."""
-    usage: tuple[Usage, ...]
-    """Per cache, as `Policy.usage` would answer during each of the steps."""
-    tokens: Count | None = None
-    """Tokens computed by each step where it is not one a sequence (see `Placement.runs`)."""
-    passes: int = 1
-    """Forward passes of each step (see `Placement.passes`)."""
+    What it loads and how it uses the caches is found out when somebody asks, for all steps at
+    once, and from the caches as they are before the plan is applied.
 
-    @abstractmethod
+    steps: that find room; at least 1. tokens: computed by each step where it is not one a sequence
+    (see `Placement.runs`). passes: forward passes of each step (see `Placement.passes`).
+    """
+
+    def __init__(self, steps: int, tokens: Count | None = None, passes: int = 1) -> None:
+        self.steps = steps
+        self.tokens = tokens
+        self.passes = passes
+        self._applied = False
+        self._reads: tuple[Reads, ...] | None = None
+        self._usage: tuple[Usage, ...] | None = None
+
+    @property
+    def reads(self) -> tuple[Reads, ...]:
+        """Per layer group, arrays over ``steps``."""
+        if self._reads is None:
+            self._check_unapplied()
+            self._reads = self._foreseen_reads()
+        return self._reads
+
+    @property
+    def usage(self) -> tuple[Usage, ...]:
+        """Per cache, as `Policy.usage` would answer during each of the steps."""
+        if self._usage is None:
+            self._check_unapplied()
+            self._usage = self._foreseen_usage()
+        return self._usage
+
+    def _check_unapplied(self) -> None:
+        if self._applied:
+            raise IntegrityError("a plan was looked at for the first time after it was applied")
+
     def apply(self, steps: int) -> None:
         """Do the first ``steps`` steps (at most ``self.steps``). A plan is applied once."""
+        if self._adds_up_usage():
+            _ = self.usage
+        self._applied = True
+        self._apply(steps)
+
+    @abstractmethod
+    def _foreseen_reads(self) -> tuple[Reads, ...]:
+        """`reads`, from the caches as they are now."""
+
+    @abstractmethod
+    def _foreseen_usage(self) -> tuple[Usage, ...]:
+        """`usage`, from the caches as they are now."""
+
+    @abstractmethod
+    def _apply(self, steps: int) -> None:
+        """`apply`, told once."""
+
+    def _adds_up_usage(self) -> bool:
+        """Whether `occupied` will want `usage`, which has to be made before the plan is applied."""
+        return True
 
     def stretches(self) -> Iterator[Stretch] | None:
         """The same as `reads`, as stretches of steps that load the same; None if they differ.

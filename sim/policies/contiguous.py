@@ -22,7 +22,7 @@ from sim.policies.contiguous_ops import ContiguousOperations, Slot
 from sim.policies.freelist import BuddyList, FitList, FreeList
 from sim.reads import exact_reads_of_run
 from sim.sequence import Sequence
-from sim.step import Cells, Copy
+from sim.step import Cells, Copy, Reads
 from workloads.errors import InputError
 from workloads.plugins import option
 
@@ -257,17 +257,21 @@ class Contiguous(ContiguousOperations, Policy):
 
 class _ContiguousRun(DecodeRun):
     def __init__(self, policy: Contiguous, slots: list[Slot], steps: int) -> None:
+        super().__init__(min(steps, min(slot.size - slot.live for slot in slots)))
         self._policy = policy
         self._slots = slots
-        self.steps = min(steps, min(slot.size - slot.live for slot in slots))
-        lengths = np.array([slot.live for slot in slots], dtype=np.int64)
-        self.reads = exact_reads_of_run(policy.groups, lengths, self.steps)
-        grown = len(slots) * np.arange(1, self.steps + 1, dtype=np.int64)
-        usage = policy.usage()[0]
+
+    def _foreseen_reads(self) -> tuple[Reads, ...]:
+        lengths = np.array([slot.live for slot in self._slots], dtype=np.int64)
+        return exact_reads_of_run(self._policy.groups, lengths, self.steps)
+
+    def _foreseen_usage(self) -> tuple[Usage, ...]:
+        grown = len(self._slots) * np.arange(1, self.steps + 1, dtype=np.int64)
+        usage = self._policy.usage()[0]
         usage.live = usage.live + grown
         usage.reserved = usage.reserved - grown
-        self.usage = (usage,)
+        return (usage,)
 
-    def apply(self, steps: int) -> None:
+    def _apply(self, steps: int) -> None:
         for slot in self._slots:
             self._policy._change(slot, live=slot.live + steps)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from sim.errors import IntegrityError
 from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.decode_run import DecodeRun as CellRun
 from sim.llamacpp.kv_cache import KVCache
@@ -50,28 +48,20 @@ class LlamaRun(DecodeRun):
         look: Callable[[], Outlook],
         apply: Callable[[int], None],
     ) -> None:
-        self.steps = steps
-        self.passes = passes
+        super().__init__(steps, passes=passes)
         self._own_streams = own_streams
         self._look = look
-        self._apply = apply
-        self._applied = False
+        self._carry_out = apply
+        self._outlook: Outlook | None = None
 
-    @cached_property
-    def _outlook(self) -> Outlook:
-        if self._applied:
-            raise IntegrityError("a plan was looked at for the first time after it was applied")
-        return self._look()
-
-    @property
-    def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
+    def _foreseen_reads(self) -> tuple[Reads, ...]:
         """Cells that attention scans, per layer group."""
+        self._outlook = self._look()
         return self._outlook.reads
 
-    @cached_property
-    def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
+    def _foreseen_usage(self) -> tuple[Usage, ...]:
         """Per cache."""
-        return self._outlook.grown()
+        return (self._outlook or self._look()).grown()
 
     def stretches(self) -> Iterator[Stretch]:
         """Steps between which no cache's highest used cell passes into another pad."""
@@ -90,7 +80,7 @@ class LlamaRun(DecodeRun):
     def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
         """By closed form, unless cells fall out of windows."""
         outlook = self._outlook
-        if None in outlook.rises:
+        if outlook is None or None in outlook.rises:
             return super().occupied(spans)
         duration = moment = steps = 0
         for n, ticks in spans:
@@ -108,13 +98,13 @@ class LlamaRun(DecodeRun):
             live += (int(now.live) + rise * steps) * now.cell_bytes
         return totals, live
 
-    def apply(self, steps: int) -> None:
+    def _adds_up_usage(self) -> bool:
+        """Where windows are: they are looked at as they are before the plan is carried out."""
+        return self._outlook is not None and None in self._outlook.rises
+
+    def _apply(self, steps: int) -> None:
         """Write the cells of the first ``steps`` steps."""
-        if "_outlook" in self.__dict__ and None in self._outlook.rises:
-            # Windows are looked at as they are before the plan is carried out.
-            _ = self.usage
-        self._applied = True
-        self._apply(steps)
+        self._carry_out(steps)
 
 
 def _at(count: Count, step: int) -> int:

@@ -13,7 +13,7 @@ from sim.budget import Budget
 from sim.policies.base import DecodeRun, Policy, Usage
 from sim.reads import exact_reads, pairs_before
 from sim.sequence import Sequence
-from sim.step import Placement, Reads, Run, Step
+from sim.step import Count, Placement, Reads, Run, Step
 
 
 class NoCache(Policy):
@@ -75,18 +75,23 @@ class NoCache(Policy):
 
 class _Recomputation(DecodeRun):
     def __init__(self, policy: NoCache, lengths: NDArray[np.int64], steps: int) -> None:
-        self.steps = steps
-        self.usage = policy.usage()
-        after = lengths[:, None] + np.arange(1, steps + 1)
-        self.tokens = after.sum(axis=0)
-        self.reads = tuple(
+        self._after = lengths[:, None] + np.arange(1, steps + 1)
+        super().__init__(steps, tokens=self._after.sum(axis=0))
+        self._policy = policy
+
+    def _foreseen_reads(self) -> tuple[Reads, ...]:
+        tokens: Count = self._after.sum(axis=0)
+        return tuple(
             Reads(
-                self.tokens if group.kind in ("full", "swa", "chunked") else len(lengths),
-                pairs_before(group, after).sum(axis=0),
+                tokens if group.kind in ("full", "swa", "chunked") else len(self._after),
+                pairs_before(group, self._after).sum(axis=0),
                 0,
             )
-            for group in policy.groups
+            for group in self._policy.groups
         )
 
-    def apply(self, steps: int) -> None:
+    def _foreseen_usage(self) -> tuple[Usage, ...]:
+        return self._policy.usage()
+
+    def _apply(self, steps: int) -> None:
         pass

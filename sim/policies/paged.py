@@ -354,17 +354,19 @@ class Paged(PagedOperations, Policy):
         for chunk in self._chunks:
             steps = min(steps, *(chunk - seq.computed % chunk for seq in seqs))
         forecast = Forecast(manager, seqs, steps, wanted)
-        look = partial(self._foreseen, forecast)
+        look = partial(self._foreseen_reads, forecast), partial(self._foreseen_usage, forecast)
         done = partial(self._stepped, len(seqs))
         return PagedRun(forecast.steps, look, due, self._visit, done) if forecast.steps else None
 
-    def _foreseen(self, forecast: Forecast) -> tuple[tuple[Reads, ...], tuple[Usage, ...]]:
+    def _foreseen_reads(self, forecast: Forecast) -> tuple[Reads, ...]:
         specs, lengths = self.layout.groups, forecast.lengths
-        reads = tuple(
+        return tuple(
             reads_of_run(group, specs[serving], lengths, forecast.steps)
             for group, serving in zip(self.groups, self._serving, strict=True)
         )
-        return reads, (forecast.usage(self._occupancy),)
+
+    def _foreseen_usage(self, forecast: Forecast) -> tuple[Usage, ...]:
+        return (forecast.usage(self._occupancy),)
 
     def _visit(self, seq: Sequence, computed: int) -> None:
         """One token of a decode run."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
-from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -39,7 +38,7 @@ class RadixRun(DecodeRun):
         singly: SequenceOf[int],
         before: Usage | None,
     ) -> None:
-        self.steps = steps
+        super().__init__(steps)
         self._manager = manager
         self._seqs = seqs
         self._sequences = len(seqs)
@@ -47,23 +46,14 @@ class RadixRun(DecodeRun):
         self._look = look
         self._singly = singly
         self._before = before
-        self._applied = False
 
-    @cached_property
-    def reads(self) -> tuple[Reads, ...]:  # type: ignore[override]  # made when asked for
+    def _foreseen_reads(self) -> tuple[Reads, ...]:
         """Whole pages and live pairs, per layer group."""
-        self._check_unapplied()
         return self._look[0](self.steps)
 
-    @cached_property
-    def usage(self) -> tuple[Usage, ...]:  # type: ignore[override]  # made when asked for
+    def _foreseen_usage(self) -> tuple[Usage, ...]:
         """The pools'."""
-        self._check_unapplied()
         return self._look[1](self.steps)
-
-    def _check_unapplied(self) -> None:
-        if self._applied:
-            raise IntegrityError("a plan was looked at for the first time after it was applied")
 
     def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
         """Without arrays where every step fills a slot a sequence."""
@@ -81,11 +71,12 @@ class RadixRun(DecodeRun):
         sums["free"] -= n * filled
         return [tuple(sums.values())], (counts["live"] + n * done) * before.cell_bytes
 
-    def apply(self, steps: int) -> None:
+    def _adds_up_usage(self) -> bool:
+        """Unless every step fills a slot a sequence."""
+        return self._before is None
+
+    def _apply(self, steps: int) -> None:
         """Take pages in the order of the steps, and within each in running order."""
-        if self._before is None:
-            _ = self.usage
-        self._applied = True
         done = 0
         for step in self._singly:
             if step < steps:

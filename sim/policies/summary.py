@@ -23,7 +23,7 @@ from sim.errors import IntegrityError
 from sim.policies.base import DecodeRun, Policy, Usage
 from sim.policies.summary_reads import reads_of, reads_of_run
 from sim.sequence import Sequence
-from sim.step import Cells, Copy, Placement, Step
+from sim.step import Cells, Copy, Placement, Reads, Step
 from workloads.errors import InputError
 from workloads.plugins import option
 
@@ -267,19 +267,24 @@ class Summary(Policy):
 
 class _SummaryRun(DecodeRun):
     def __init__(self, policy: Summary, shares: list[Share], steps: int) -> None:
+        super().__init__(steps)
         self._policy = policy
         self._shares = shares
-        self.steps = steps
+
+    def _foreseen_reads(self) -> tuple[Reads, ...]:
+        policy, shares = self._policy, self._shares
         tokens = np.array([share.tokens for share in shares], dtype=np.int64)
         held = np.array([policy.held(share) for share in shares], dtype=np.int64)
-        self.reads = reads_of_run(policy.groups, tokens, held, steps)
-        grown = len(shares) * np.arange(1, steps + 1, dtype=np.int64)
-        usage = policy.usage()[0]
+        return reads_of_run(policy.groups, tokens, held, self.steps)
+
+    def _foreseen_usage(self) -> tuple[Usage, ...]:
+        grown = len(self._shares) * np.arange(1, self.steps + 1, dtype=np.int64)
+        usage = self._policy.usage()[0]
         usage.live = usage.live + grown
         usage.reserved = usage.reserved - grown
-        self.usage = (usage,)
+        return (usage,)
 
-    def apply(self, steps: int) -> None:
+    def _apply(self, steps: int) -> None:
         for share in self._shares:
             self._policy._count(share, -1)
             share.tokens += steps
