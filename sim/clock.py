@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 TICKS_PER_SECOND = 1 << 30
+FOREVER = 1 << 62
+"""More ticks than any run lasts."""
 
 
 def to_ticks(seconds: float) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import simpy
 from simpy.events import Event
 
-from sim.clock import to_seconds, to_ticks
+from sim.clock import FOREVER, to_seconds, to_ticks
 from sim.forking import Forking, sequences_of
 from sim.instant import Turn
 from sim.link import HostLink
@@ -30,7 +30,6 @@ from workloads.request import Request
 
 LONGEST_RUN = 4096
 NEVER = float("inf")
-FOREVER = 1 << 62
 
 
 class StepHooks(Protocol):

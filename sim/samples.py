@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 import numpy as np
 
-from sim.clock import to_seconds, to_ticks
+from sim.clock import FOREVER, to_seconds, to_ticks
 from sim.errors import UnsupportedOperation
 from sim.policies.base import Policy, Usage
 
@@ -30,9 +29,9 @@ class Samples:
         self._policy = policy
         self._with_maps = with_maps and names_cells(policy)
         self._interval = FIRST_INTERVAL
-        self._until: float = inf
+        self._until = FOREVER
         self._height = MAP_HEIGHT
-        self.due: float = 0
+        self.due = 0
         self.rows: list[dict[str, Any]] = []
 
     def only_between(self, start: int, end: int) -> None:
@@ -52,7 +51,7 @@ class Samples:
             self._interval *= 2
         self.due = (now // self._interval + 1) * self._interval
         if self.due > self._until:
-            self.due = inf
+            self.due = FOREVER
 
     def _bytes_of(self, usage: tuple[Usage, ...]) -> dict[str, int]:
         fields = ("live", "reserved", "internal", "free", "external", "shared", "capacity")

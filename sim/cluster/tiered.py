@@ -6,6 +6,7 @@ from sim.budget import Budget
 from sim.cluster.tiers import Tiers
 from sim.paging.coordinator import Hit
 from sim.policies.paged import Paged
+from sim.policies.paged_options import PagedOptions
 from sim.sequence import Sequence
 from workloads.errors import InputError
 
@@ -17,7 +18,7 @@ class TieredPaged(Paged):
     from then on.
     """
 
-    def __init__(self, budget: Budget, options: Paged.Options, tiers: Tiers) -> None:
+    def __init__(self, budget: Budget, options: PagedOptions, tiers: Tiers) -> None:
         super().__init__(budget, options)
         if [spec.kind for spec in self.layout.groups] != ["full"]:
             raise InputError(

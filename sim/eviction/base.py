@@ -17,6 +17,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable
 from typing import ClassVar
 
+from mypy_extensions import mypyc_attr
+
 from workloads.registry import Registry
 
 EVICTORS = Registry("eviction policy", "kvlab.evictors", {"lru": "sim.eviction.lru:LRU"})
@@ -32,6 +34,7 @@ def anyone(key: Key) -> bool:
     return True
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Evictor(ABC):
     """Base class of all eviction policies.
 

@@ -302,7 +302,7 @@ class BlockPool:
         if shared != self.sharers or sum(shared.values()) != self.extra_holds:
             raise IntegrityError(f"holders differ: {shared} held, {self.sharers} counted")
         for block, key in enumerate(self._key_of):
-            if key and block not in (self._oldest.get(key), *self._later.get(key, ())):
+            if key and block != self._oldest.get(key) and block not in self._later.get(key, ()):
                 raise IntegrityError(f"block {block} cannot be found under its key")
         for run in self._queue:
             if any(self._key_of[b] and self._run_of[b] is not run for b in run):

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 from numpy.typing import NDArray
 
 from sim.budget import Budget
@@ -92,6 +93,7 @@ class HandedOver(NamedTuple):
     bytes: int
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class DecodeRun(ABC):
     """A plan for up to ``steps`` decode steps of the same sequences, one token each a step.
 
@@ -187,6 +189,12 @@ def _integral(count: Count, ticks: NDArray[np.int64], duration: int) -> int:
     return count * duration
 
 
+@dataclass(frozen=True)
+class NoOptions:
+    """What there is to choose where nothing is."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Policy(SequenceOperations, ABC):
     """Base class of all policies; see the module's text for the order of calls."""
 
@@ -201,9 +209,8 @@ class Policy(SequenceOperations, ABC):
     lossy: str = ""
     """What attention sees instead of all that the model would see; empty where nothing is lost."""
 
-    @dataclass(frozen=True)
-    class Options:
-        """Options of the policy; a subclass defines its own frozen dataclass of this name."""
+    Options: ClassVar[type[Any]] = NoOptions
+    """Options of the policy; a subclass has its own frozen dataclass of this name."""
 
     def __init__(self, budget: Budget, options: Any = None) -> None:
         """Lay out ``budget.bytes`` bytes; raises `InputError` where they hold not one cell."""

@@ -126,7 +126,7 @@ class LlamaPolicy(LlamaOperations, Policy):
 
     def ubatch_of_options(self) -> int:
         """Tokens of a physical batch; 0 for the whole step."""
-        return int(self.options.ubatch)  # type: ignore[union-attr]
+        return int(self.options.ubatch)
 
     def sequences_of_options(self) -> int:
         """Sequence ids of the context."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
 from math import lcm
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 from numpy.typing import NDArray
 
 from sim.budget import Budget
@@ -30,6 +30,7 @@ from sim.paging.run import PagedRun, due_in
 from sim.paging.spec import Layout, layout_of
 from sim.policies.base import DecodeRun, Policy, Usage
 from sim.policies.paged_ops import PagedOperations
+from sim.policies.paged_options import PagedOptions
 from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Placement, Reads, Step
@@ -44,6 +45,7 @@ class _Refusal(NamedTuple):
     whole: bool
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Paged(PagedOperations, Policy):
     """Blocks of ``block_size`` tokens, taken when a token needs one and shared by equal prefixes.
 
@@ -57,32 +59,12 @@ class Paged(PagedOperations, Policy):
     name = "paged"
     can_fork: ClassVar[bool] = True
 
-    @dataclass(frozen=True)
-    class Options:
-        """How blocks are made and shared.
+    Options = PagedOptions
 
-        block_size: tokens of a block. prefix_cache: whether full blocks can be found by others
-        (and by their own sequence after a preemption); without effect where ``mamba_cache_mode``
-        is none and the model is recurrent. reserve_full_isl: admit a sequence only when blocks
-        for all its tokens are free, not just for its first chunk. mamba_cache_mode: which states
-        of recurrent layers are kept, none, all (every block) or align (ends of prefill chunks).
-        hybrid: with False windows are forgotten, and all attention layers are cached in full.
-        """
-
-        block_size: int = 16
-        prefix_cache: bool = True
-        reserve_full_isl: bool = True
-        mamba_cache_mode: Literal["none", "all", "align"] = "none"
-        hybrid: bool = True
-
-        def __post_init__(self) -> None:
-            if self.block_size < 1:
-                raise InputError(f"paged.block_size: expected at least 1, got {self.block_size}")
-
-    options: Options
+    options: PagedOptions
 
     def __init__(
-        self, budget: Budget, options: Options | None = None, layout: Layout | None = None
+        self, budget: Budget, options: PagedOptions | None = None, layout: Layout | None = None
     ) -> None:
         """``layout`` overrides how the bytes of ``budget`` are divided."""
         super().__init__(budget, options)

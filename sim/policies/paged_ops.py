@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count
 
+from mypy_extensions import mypyc_attr
+
 from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Totals
 from sim.policies.base import Policy
@@ -24,6 +26,7 @@ class SavedSequence:
     path: PrefixPath
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class PagedOperations(Policy):
     """Tails can be removed and whole sequences copied; positions cannot be changed."""
 

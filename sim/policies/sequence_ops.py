@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NoReturn
 
+from mypy_extensions import mypyc_attr
+
 from sim.errors import UnsupportedOperation
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class SequenceOperations:
     """All operations, refused; a policy overrides those that make sense for it."""
 

@@ -20,6 +20,8 @@ from collections.abc import Collection, Mapping
 from collections.abc import Sequence as SequenceOf
 from typing import ClassVar
 
+from mypy_extensions import mypyc_attr
+
 from sim.policies.base import Policy
 from sim.sequence import Sequence
 from sim.speculation import Speculation
@@ -27,6 +29,7 @@ from sim.step import Step
 from workloads.errors import InputError
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Scheduler(ABC):
     """Base class of all schedulers."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sim.policies.base import Policy
 from sim.schedulers.vllm import VllmScheduler
+from sim.schedulers.vllm_options import VllmOptions
 from sim.sequence import Sequence
 from workloads.plugins import option
 
@@ -30,7 +31,7 @@ class FcfsNoChunk(VllmScheduler):
         chosen = self.Options() if options is None else options
         super().__init__(
             policy,
-            VllmScheduler.Options(
+            VllmOptions(
                 max_seqs=chosen.max_seqs,
                 max_batched_tokens=chosen.max_batched_tokens,
                 max_model_len=chosen.max_model_len,

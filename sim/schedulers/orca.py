@@ -12,6 +12,7 @@ from typing import Literal
 
 from sim.policies.base import Policy
 from sim.schedulers.vllm import GATE, VllmScheduler
+from sim.schedulers.vllm_options import VllmOptions
 from sim.sequence import Sequence
 from sim.step import Step
 from workloads.errors import InputError
@@ -51,7 +52,7 @@ class Orca(VllmScheduler):
         self._chosen = self.Options() if options is None else options
         super().__init__(
             policy,
-            VllmScheduler.Options(
+            VllmOptions(
                 max_seqs=self._chosen.max_seqs,
                 max_batched_tokens=WHOLE,
                 max_model_len=self._chosen.max_model_len,

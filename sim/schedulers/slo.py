@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from sim.policies.base import Policy
 from sim.schedulers.queues import WaitingQueue
 from sim.schedulers.vllm import VllmScheduler
+from sim.schedulers.vllm_options import VllmOptions
 from sim.sequence import Sequence
 from workloads.errors import InputError
 from workloads.plugins import option
@@ -91,7 +92,7 @@ class EarliestDeadline(VllmScheduler):
         chosen = self.Options() if options is None else options
         super().__init__(
             policy,
-            VllmScheduler.Options(
+            VllmOptions(
                 max_seqs=chosen.max_seqs,
                 max_batched_tokens=chosen.max_batched_tokens,
                 max_model_len=chosen.max_model_len,

@@ -11,6 +11,7 @@ from sim.policies.base import Policy
 from sim.schedulers.orca import WHOLE
 from sim.schedulers.runs import Chunks
 from sim.schedulers.vllm import VllmScheduler
+from sim.schedulers.vllm_options import VllmOptions
 from sim.step import Step
 from workloads.plugins import option
 
@@ -35,7 +36,7 @@ class Static(VllmScheduler):
         chosen = self.Options() if options is None else options
         super().__init__(
             policy,
-            VllmScheduler.Options(
+            VllmOptions(
                 max_seqs=chosen.max_seqs,
                 max_batched_tokens=WHOLE,
                 max_model_len=chosen.max_model_len,

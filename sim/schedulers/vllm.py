@@ -8,23 +8,25 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
+
+from mypy_extensions import mypyc_attr
 
 from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.queues import FcfsQueue, PriorityQueue, WaitingQueue
 from sim.schedulers.runs import BatchRuns, Chunks
+from sim.schedulers.vllm_options import VllmOptions
 from sim.sequence import Sequence, Status
 from sim.speculation import Speculation
 from sim.step import Draft, Step
-from workloads.errors import InputError
 
 GATE, SLOTS, SWAP = "gate", "slots", "swap"
 """Reasons of a refusal: the policy's gate, no room for the tokens, no room to swap back in."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class VllmScheduler(Scheduler):
     """Continuous batching with chunked prefill.
 
@@ -36,38 +38,9 @@ class VllmScheduler(Scheduler):
     name = "vllm"
     takes_over = True
 
-    @dataclass(frozen=True)
-    class Options:
-        """vLLM's ``SchedulerConfig``.
+    Options: ClassVar[type[VllmOptions]] = VllmOptions
 
-        max_seqs: sequences that run at once. max_batched_tokens: tokens of one step.
-        max_model_len: tokens of the longest sequence. long_prefill_threshold: most tokens of one
-        sequence in one step, 0 for no such limit. policy: who goes first, and who is preempted.
-        chunked_prefill: whether a prompt may be cut. preemption: forget and recompute, or swap to
-        the host (vLLM v0).
-        """
-
-        max_seqs: int = 256
-        max_batched_tokens: int = 8192
-        max_model_len: int = 1 << 30
-        long_prefill_threshold: int = 0
-        policy: Literal["fcfs", "priority"] = "fcfs"
-        chunked_prefill: bool = True
-        preemption: Literal["recompute", "swap"] = "recompute"
-
-        def __post_init__(self) -> None:
-            for field in ("max_seqs", "max_batched_tokens", "max_model_len"):
-                if getattr(self, field) < 1:
-                    raise InputError(
-                        f"vllm.{field}: expected at least 1, got {getattr(self, field)}"
-                    )
-            if self.long_prefill_threshold < 0:
-                raise InputError(
-                    "vllm.long_prefill_threshold: expected at least 0,"
-                    f" got {self.long_prefill_threshold}"
-                )
-
-    def __init__(self, policy: Policy, options: Options | None = None) -> None:
+    def __init__(self, policy: Policy, options: VllmOptions | None = None) -> None:
         self.policy = policy
         self.options = self.Options() if options is None else options
         self._by_priority = self.options.policy == "priority"

@@ -12,6 +12,7 @@ from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.schedulers.runs import Chunks
 from sim.schedulers.vllm import VllmScheduler, urgency
+from sim.schedulers.vllm_options import VllmOptions
 from sim.sequence import Sequence, Status
 from sim.speculation import Speculation
 from sim.step import Step
@@ -31,7 +32,7 @@ class AsyncVllmScheduler(VllmScheduler):
 
     name = "vllm-async"
 
-    def __init__(self, policy: Policy, options: VllmScheduler.Options | None = None) -> None:
+    def __init__(self, policy: Policy, options: VllmOptions | None = None) -> None:
         super().__init__(policy, options)
         self._arrived: list[Sequence] = []
         self._ended: list[Sequence] = []

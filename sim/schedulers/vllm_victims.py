@@ -14,6 +14,7 @@ from typing import Literal
 
 from sim.policies.base import Policy
 from sim.schedulers.vllm import VllmScheduler
+from sim.schedulers.vllm_options import VllmOptions
 from sim.sequence import Sequence
 from workloads.errors import InputError
 
@@ -24,7 +25,7 @@ class VictimVllmScheduler(VllmScheduler):
     name = "vllm-victims"
 
     @dataclass(frozen=True)
-    class Options(VllmScheduler.Options):
+    class Options(VllmOptions):
         """vLLM's, and victim: last admitted (vLLM), who has computed least or most, or any.
 
         victim_seed: of the choice of ``random``.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 from numpy.typing import NDArray
 
 from sim.budget import Budget
@@ -18,6 +19,7 @@ DecodeClock: TypeAlias = "Callable[[tuple[Reads, ...]], int | None]"
 """Ticks of a step that does nothing but decode, by what attention reads in each layer group."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TimeModel(ABC):
     """How long a step takes. The only thing that knows the hardware."""
 

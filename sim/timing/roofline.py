@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 
 from sim.budget import Budget
 from sim.clock import TICKS_PER_SECOND
@@ -23,6 +24,7 @@ TABLE_BLOCK = 16
 """Tokens of a block for which the sheet states its ``gather_overhead``."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Roofline(TimeModel):
     """Step times from a hardware sheet.
 
