@@ -65,7 +65,7 @@ class Engine:
         self.scheduler = scheduler
         self.recorder = recorder
         self.exact_steps = exact_steps
-        self.hooks: StepHooks | None = None
+        self.hooks: list[StepHooks] = []
         self._env = env
         self._turn = Turn(env, [] if peers is None else peers)
         self._time_model = time_model
@@ -144,8 +144,8 @@ class Engine:
             yield from self._link.transfer(step.swapped_out, to_host=True)
         if step.swapped_in:
             yield from self._link.transfer(step.swapped_in, to_host=False)
-        if self.hooks is not None:
-            yield from self.hooks.before(step)
+        for hook in self.hooks:
+            yield from hook.before(step)
         start = to_ticks(self._env.now)
         placement = self.policy.commit(step)
         work = work_of(step, placement)
@@ -157,8 +157,8 @@ class Engine:
         self.recorder.occupied(self.policy.usage(), ticks)
         yield self._turn.step_end(to_seconds(ticks))
         self.recorder.step(start, start + ticks, step, placement)
-        if self.hooks is not None:
-            self.hooks.after(step)
+        for hook in self.hooks:
+            hook.after(step)
         self._last_step = max(1, ticks)
         self._sample()
         parents = self._forking.parents_in(step)

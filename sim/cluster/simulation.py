@@ -119,16 +119,12 @@ class ClusterSimulation(Driver):
         link = FairLink(self.env, plan.link_bandwidth, plan.link_latency)
         prefill = self._pool(plan.prefill, self._prompt_done)
         serving = self._pool(plan.replicas, self._served)
-        engine = serving.engines[0]
-        for part, other in (
-            (engine.scheduler, "scheduler 'vllm'"),
-            (engine.policy, "policy 'paged'"),
-        ):
-            if not part.takes_over:
-                raise InputError(
-                    f"{part.name!r} takes over no prompts that other replicas have computed; "
-                    f"expected one that does, such as {other}"
-                )
+        scheduler = serving.engines[0].scheduler
+        if not scheduler.takes_over:
+            raise InputError(
+                f"{scheduler.name!r} takes over no prompts that other replicas have computed; "
+                "expected a scheduler that does, such as 'vllm'"
+            )
         return Disaggregated(self.env, prefill, serving, link, self.completed)
 
     def _pool(self, engines: int, done: Completed) -> Pool:
@@ -146,7 +142,8 @@ class ClusterSimulation(Driver):
             *(self.env, policy, scheduler, time_model, recorder, done, self._exact_steps),
             peers=self._turns,
         )
-        engine.hooks = tiers
+        if tiers is not None:
+            engine.hooks.append(tiers)
         return engine
 
     def _served(self, request: Request, at: float) -> None:

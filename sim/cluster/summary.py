@@ -47,7 +47,7 @@ def _makespan(cluster: Cluster) -> int:
 def _replica(engine: Engine, ticks: int) -> dict[str, Any]:
     recorder = engine.recorder
     usage = recorder.usage()
-    tiers = {"tiers": engine.hooks.summary()} if isinstance(engine.hooks, Tiers) else {}
+    tiers = {"tiers": each.summary() for each in _tiers_of(engine)}
     capacity = sum(part.capacity * part.cell_bytes for part in usage)
     live = sum(
         totals["live"] * part.cell_bytes
@@ -66,7 +66,7 @@ def _replica(engine: Engine, ticks: int) -> dict[str, Any]:
 
 def _tiers(cluster: Cluster) -> list[dict[str, Any]]:
     """The device and every tier, over all replicas together."""
-    found = [engine.hooks for engine in cluster.engines if isinstance(engine.hooks, Tiers)]
+    found = [tiers for engine in cluster.engines for tiers in _tiers_of(engine)]
     prompts = max(1, sum(tiers.prompt_tokens for tiers in found))
     levels = []
     for level in zip(*(tiers.summary() for tiers in found), strict=True):
@@ -74,6 +74,10 @@ def _tiers(cluster: Cluster) -> list[dict[str, Any]]:
         total["hit_rate"] = total["hit_tokens"] / prompts
         levels.append({"name": level[0]["name"]} | total)
     return levels
+
+
+def _tiers_of(engine: Engine) -> list[Tiers]:
+    return [hook for hook in engine.hooks if isinstance(hook, Tiers)]
 
 
 def _imbalance(pool: Pool) -> float:
