@@ -8,7 +8,8 @@ to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from itertools import count
 from typing import Any, Protocol
 
 import simpy
@@ -48,6 +49,7 @@ class Engine:
 
     ``on_completed(request, seconds)`` is called when all samples of a request are done, or when
     the request is given up. ``peers``: the turns of the engines that share the clock.
+    ``numbers``: ids of sequences, which no other engine of the run may use.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Engine:
         on_completed: Callable[[Request, float], None],
         exact_steps: bool = False,
         peers: list[Turn] | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self.policy = policy
         self.scheduler = scheduler
@@ -71,7 +74,7 @@ class Engine:
         self._time_model = time_model
         self._link = HostLink(env, time_model)
         self._on_completed = on_completed
-        self._sequences = 0
+        self._numbers = count() if numbers is None else numbers
         self._unfinished: dict[int, int] = {}
         self._forking = Forking(policy, scheduler, self._new_sequence)
         self._idle: Event | None = None
@@ -107,9 +110,7 @@ class Engine:
             self._idle = None
 
     def _new_sequence(self, request: Request, sample: int = 0) -> Sequence:
-        seq = Sequence(self._sequences, request, sample)
-        self._sequences += 1
-        return seq
+        return Sequence(next(self._numbers), request, sample)
 
     def _give_up(self, request: Request, reason: str) -> None:
         self.recorder.failed(request, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +91,7 @@ class ClusterSimulation(Driver):
         self._plan = plan
         self._make = make
         self._turns: list[Turn] = []
+        self._made = count()
         self._with_maps = with_maps
         self._window = window
         self._exact_steps = exact_steps
@@ -141,6 +143,7 @@ class ClusterSimulation(Driver):
         engine = Engine(
             *(self.env, policy, scheduler, time_model, recorder, done, self._exact_steps),
             peers=self._turns,
+            numbers=count(next(self._made), self._plan.replicas + self._plan.prefill),
         )
         if tiers is not None:
             engine.hooks.append(tiers)
