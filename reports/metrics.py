@@ -249,6 +249,14 @@ METRICS: dict[str, Metric] = {
             unit="times",
         ),
         _count(
+            "find_slot_failures",
+            "No slot found",
+            "lower",
+            "Times that a batch of llama-server found no cells: idle slots were emptied for it, or "
+            "all requests under way failed.",
+            unit="times",
+        ),
+        _count(
             "reprocessed_tokens",
             "Reprocessed",
             "lower",
@@ -306,6 +314,7 @@ METRICS: dict[str, Metric] = {
 """All metrics by name, distributions once each, in the order in which pages show them."""
 
 SCHEDULERS_OWN = (
+    "find_slot_failures",
     "reprocessed_tokens",
     "checkpoints_restored",
     "checkpoint_peak_bytes",
