@@ -162,6 +162,15 @@ METRICS: dict[str, Metric] = {
             "lower",
             "End-to-end latency: from the arrival of a request to its last output token.",
         ),
+        Metric(
+            "fairness",
+            "Fairness",
+            "",
+            "higher",
+            "Jain's index of the paces (output tokens divided by end-to-end latency) of all "
+            "sequences: 1 where all were served at the same pace, 1/n where one of n got "
+            "everything. A sequence that failed has no pace.",
+        ),
         _share(
             "kv_utilization_mean",
             "KV live",
