@@ -335,6 +335,7 @@ OPTIONAL = (
     "running_mean",
     "excess_read_share",
     "slo_share",
+    "fairness",
     "evictions",
     "moved_bytes",
     "shifted_bytes",
