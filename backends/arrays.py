@@ -29,12 +29,14 @@ class Backend:
     """NumPy: arrays on the host, wall-clock times.
 
     name: as on the command line. xp: the array module. has_kernels: whether `kernel` offers the
-    CUDA kernels of `backends.kernels`. processors: multiprocessors of the device.
+    CUDA kernels of `backends.kernels`. processors: multiprocessors of the device. matrix_type: of
+    the matrix products that are measured: what the device has units for.
     """
 
     name = "numpy"
     has_kernels = False
     processors = 1
+    matrix_type = "float32"
 
     def __init__(self) -> None:
         self.xp: Any = np
@@ -54,6 +56,13 @@ class Backend:
     def to_host(self, array: Array, buffer: Any) -> None:
         """Start to copy ``array`` into the host ``buffer``; over after `synchronize`."""
         np.copyto(buffer, array)
+
+    def from_host(self, buffer: Any) -> Array:
+        """Start to copy a host buffer to the device; whoever works with the result waits for it.
+
+        The buffer may be given up at once, but not written before `synchronize`.
+        """
+        return buffer
 
     def synchronize(self) -> None:
         """Wait until all work that was started is done."""

@@ -45,4 +45,4 @@ def _batch_of(backend: Backend, reading: Reading) -> DecodeBatch:
         return backend.on_device(np.atleast_2d(np.asarray(values, np.int32)))
 
     mask = backend.on_device(reading.mask.astype(np.uint8))
-    return DecodeBatch(layout, ints(where), ints(0)[0], ints(n)[0], n, mask, block)
+    return DecodeBatch(layout, ints(where), ints(0)[0], ints(n)[0], n, n, mask, block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,14 @@ from workloads.errors import InputError
 LOG2_E = math.log2(math.e)
 MOST_HEADS = 4
 """Query heads of a block; more would not fit into the registers."""
-BLOCKS_PER_PROCESSOR = 8
-"""Two rounds of the four blocks that a multiprocessor holds at once."""
+RESIDENT = 4
+"""Blocks of the kernel that a multiprocessor holds at once (of half-precision types)."""
 SHORTEST_SPLIT = 256
 """Items below which a split costs more than it brings."""
+SPLIT_START = 32
+"""Items that a split could read while it starts and hands its share to the merge."""
+SPLIT_STEP = 32
+"""Items of a split come in steps of this: whole tiles for the usual heads of 128."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,8 @@ class DecodeBatch:
 
     layout: RANGE, TABLE or RING. where: int32 (batch, n): the first cell of a range or ring, or
     block tables. first, end: int32 (batch,), the items that each reads. longest: the most items of
-    one. mask: uint8 (batch, items) or None. block: cells of a block. ring: cells of a ring.
+    one; total: of all of them. mask: uint8 (batch, items) or None. block: cells of a block. ring:
+    cells of a ring.
     """
 
     layout: str
@@ -37,6 +43,7 @@ class DecodeBatch:
     first: Array
     end: Array
     longest: int
+    total: int
     mask: Array | None = None
     block: int = 1
     ring: int = 1
@@ -100,7 +107,7 @@ def _by_kernel(
     xp = backend.xp
     per_block = math.gcd(heads // store.row.kv_heads, MOST_HEADS)
     groups = heads // per_block
-    splits, chunk = splits_of(batch.longest, len(q) * groups, backend.processors)
+    splits, chunk = splits_of(batch.longest, batch.total, groups, RESIDENT * backend.processors)
     defines = {
         "K_TYPE": TYPES[store.format_k.name],
         "V_TYPE": TYPES[store.format_v.name],
@@ -129,9 +136,18 @@ def _by_kernel(
     return out
 
 
-def splits_of(longest: int, blocks: int, processors: int) -> tuple[int, int]:
-    """(splits, items of each) that give every multiprocessor enough blocks, where lengths allow."""
-    wanted = -(-BLOCKS_PER_PROCESSOR * processors // blocks)
-    splits = max(1, min(wanted, longest // SHORTEST_SPLIT))
-    chunk = max(1, -(-longest // splits))
-    return max(1, -(-longest // chunk)), chunk
+@cache
+def splits_of(longest: int, total: int, groups: int, places: int) -> tuple[int, int]:
+    """(splits of the longest sequence, items of each) for which the last block ends first.
+
+    longest, total: items of the longest sequence and of all; groups: blocks that read the same
+    items for other heads; places: blocks that run at once. Blocks of ``chunk`` items run in rounds.
+    """
+    if longest <= 0:
+        return 1, 1
+    wanted = np.arange(1, max(1, longest // SHORTEST_SPLIT) + 1)
+    chunks = -(-longest // wanted)
+    rounds = np.maximum(1, np.ceil(groups * total / chunks / places))
+    chunk = int(chunks[(rounds * (chunks + SPLIT_START)).argmin()])
+    chunk = -(-chunk // SPLIT_STEP) * SPLIT_STEP
+    return -(-longest // chunk), chunk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,8 @@ from numpy.typing import NDArray
 from backends.arrays import Array, Backend
 from backends.formats.base import Format
 from backends.kernels import TYPES
-from backends.rope import turns_of
 from backends.runs import overlap, runs_of
-from backends.store import Cells, Index, KVStore
+from backends.store import Cells, Index, KVStore, Work
 from workloads.errors import InputError
 
 THREADS = 256
@@ -38,9 +38,13 @@ class KernelStore(KVStore):
                 raise InputError(f"{what}: kernels need heads of a multiple of {PIECE} elements")
         super().reset(cells)
 
-    def write(self, layer: int, cells: Cells, k: Array, v: Array) -> None:
+    def on_device(self, cells: Cells) -> Array:
+        """As the kernels read them."""
+        return self.backend.on_device(cells).astype(np.int32, copy=False)
+
+    def write(self, layer: int, cells: Array, k: Array, v: Array) -> None:
         """One launch for K and one for V."""
-        where = self._cells(cells)
+        where = self.on_device(cells)
         self._write(self.format_k, self.row.k_dim, self.k[layer], where, k)
         if self.v_transposed:
             xp = self.backend.xp
@@ -58,7 +62,7 @@ class KernelStore(KVStore):
         """Slices as they lie; cells through a kernel that gathers and unpacks them."""
         if isinstance(index, slice) or self.v_transposed:
             return super().read(layer, index)
-        cells = self._cells(index)
+        cells = self.on_device(index)
         return (
             self._read(self.format_k, self.row.k_dim, self.k[layer], cells),
             self._read(self.format_v, self.row.v_dim, self.v[layer], cells),
@@ -70,19 +74,17 @@ class KernelStore(KVStore):
         self._launch("read_rows", form, dim, per_row, (rows, cells, store), len(cells))
         return rows
 
-    def shift(self, cells: Cells, deltas: NDArray[np.int64]) -> None:
+    def _turn(self, cells: Array, turns: Array) -> None:
         """One launch a layer."""
         dim = self.row.k_dim
         unit = max(self.format_k.block, PIECE)
         if dim // 2 % unit:
-            super().shift(cells, deltas)
+            super()._turn(cells, turns)
             return
-        turns = self.backend.on_device(turns_of(deltas, dim))
-        where = self._cells(cells)
         per_row = self.row.kv_heads * dim // 2 // unit
         for layer in range(self.layers):
-            args = (self.k[layer], where, turns)
-            self._launch("turn_rows", self.format_k, dim, per_row, args, len(where))
+            args = (self.k[layer], cells, turns)
+            self._launch("turn_rows", self.format_k, dim, per_row, args, len(cells))
 
     def _launch(
         self, name: str, form: Format, dim: int, per_row: int, arrays: tuple[Any, ...], n: int
@@ -93,30 +95,33 @@ class KernelStore(KVStore):
         args = (*arrays, np.int32(n), np.int32(self.row.kv_heads))
         kernel((-(-n * per_row // THREADS),), (THREADS,), args)
 
-    def _cells(self, cells: Array) -> Array:
-        return self.backend.on_device(cells).astype(np.int32)
-
-    def copy(self, src: Cells, dst: Cells) -> None:
+    def copying(self, src: Cells, dst: Cells) -> Work:
         """Run by run, all layers at once; through a buffer where a cell is read and written."""
         if self.v_transposed:
-            super().copy(src, dst)
-            return
+            return super().copying(src, dst)
+        works: list[Work] = []
+        if not len(src):
+            return partial(_all, works)
+        crosses = overlap(src, dst)
+        order = np.arange(len(src), dtype=np.int64)
         for store in (self.k, self.v):
-            if overlap(src, dst):
-                order = np.arange(len(src), dtype=np.int64)
-                buffer = self.backend.xp.empty(
-                    (self.layers, len(src), *store.shape[2:]), store.dtype
-                )
-                copy_runs(self.backend, store, buffer, runs_of(src, order))
-                copy_runs(self.backend, buffer, store, runs_of(order, dst))
+            if crosses:
+                shape = (self.layers, len(src), *store.shape[2:])
+                buffer = self.backend.xp.empty(shape, store.dtype)
+                works.append(runs_copier(self.backend, store, buffer, runs_of(src, order)))
+                works.append(runs_copier(self.backend, buffer, store, runs_of(order, dst)))
             else:
-                copy_runs(self.backend, store, store, runs_of(src, dst))
+                works.append(runs_copier(self.backend, store, store, runs_of(src, dst)))
+        return partial(_all, works)
 
 
-def copy_runs(backend: Backend, source: Array, target: Array, runs: NDArray[np.int32]) -> None:
-    """Copy runs of cells between two stores ``[layer, cell, ...]`` that do not overlap there."""
-    if not len(runs):
-        return
+def _all(works: list[Work]) -> None:
+    for work in works:
+        work()
+
+
+def runs_copier(backend: Backend, source: Array, target: Array, runs: NDArray[np.int32]) -> Work:
+    """Copies runs of cells between two stores ``[layer, cell, ...]`` that do not overlap there."""
     row_bytes = int(np.prod(source.shape[2:])) * source.dtype.itemsize
     width, vector = next(each for each in VECTORS if row_bytes % each[0] == 0)
     row = row_bytes // width
@@ -125,7 +130,7 @@ def copy_runs(backend: Backend, source: Array, target: Array, runs: NDArray[np.i
     planes = (np.int64(source.shape[1] * row), np.int64(target.shape[1] * row))
     kernel = backend.kernel("copies.cu", "copy_runs", {"VECTOR": vector})
     args = (source, target, backend.on_device(runs), np.int32(row), *planes)
-    kernel((len(runs), min(parts, 65535), source.shape[0]), (THREADS,), args)
+    return partial(kernel, (len(runs), min(parts, 65535), source.shape[0]), (THREADS,), args)
 
 
 def store_of(backend: Backend, *args: Any, **options: Any) -> KVStore:

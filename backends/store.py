@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ from workloads.errors import InputError
 Cells = NDArray[np.int64]
 Index = Any
 """Cells to look at: an array of them, or a slice."""
+Work: TypeAlias = Callable[[], object]
+"""Something that is ready to be done, and may be done again."""
 
 
 @dataclass(frozen=True)
@@ -90,22 +94,28 @@ class KVStore:
         """Bytes of K and V of one cell in one layer."""
         return self.nbytes // (self.layers * self.cells)
 
+    def on_device(self, cells: Cells) -> Array:
+        """``cells`` as operations use them; given to them like that, they are not sent again."""
+        return self.backend.on_device(cells)
+
     # Rows in and out.
 
-    def write(self, layer: int, cells: Cells, k: Array, v: Array) -> None:
+    def write(self, layer: int, cells: Array, k: Array, v: Array) -> None:
         """Quantise rows of f32 (n, kv_head, element) and put them into ``cells``."""
         backend = self.backend
-        cells = backend.on_device(cells)
+        cells = self.on_device(cells)
         self.k[layer, cells] = self.format_k.encode(backend.xp, backend.on_device(k))
         stored = self.format_v.encode(backend.xp, backend.on_device(v))
         if self.v_transposed:
-            self.v[layer, :, :, cells] = stored
+            self.v[layer][..., cells] = stored.transpose(1, 2, 0)
         else:
             self.v[layer, cells] = stored
 
     def read(self, layer: int, index: Index) -> tuple[Array, Array]:
         """Rows of f32 (n, kv_head, element) of K and of V."""
         xp = self.backend.xp
+        if not isinstance(index, slice):
+            index = self.on_device(index)
         v = self.v[layer]
         v = v[..., index].transpose(2, 0, 1) if self.v_transposed else v[index]
         return self.format_k.decode(xp, self.k[layer, index]), self.format_v.decode(xp, v)
@@ -114,7 +124,13 @@ class KVStore:
 
     def copy(self, src: Cells, dst: Cells) -> None:
         """Let ``dst[i]`` hold what ``src[i]`` held before, in all layers; they may overlap."""
-        src, dst = self.backend.on_device(src), self.backend.on_device(dst)
+        self.copying(src, dst)()
+
+    def copying(self, src: Cells, dst: Cells) -> Work:
+        """`copy` to be called later: all that the host has to do for it is done now."""
+        return partial(self._copy, self.on_device(src), self.on_device(dst))
+
+    def _copy(self, src: Array, dst: Array) -> None:
         self.k[:, dst] = self.k[:, src]
         if self.v_transposed:
             self.v[..., dst] = self.v[..., src]
@@ -123,19 +139,24 @@ class KVStore:
 
     def shift(self, cells: Cells, deltas: NDArray[np.int64]) -> None:
         """Rotate the keys of ``cells`` by ``deltas`` positions: read, turn, round, write."""
-        backend = self.backend
-        xp = backend.xp
-        turns = backend.on_device(turns_of(deltas, self.row.k_dim))
-        cells = backend.on_device(cells)
+        self.shifting(cells, deltas)()
+
+    def shifting(self, cells: Cells, deltas: NDArray[np.int64]) -> Work:
+        """`shift` to be called later, likewise."""
+        turns = self.backend.on_device(turns_of(deltas, self.row.k_dim))
+        return partial(self._turn, self.on_device(cells), turns)
+
+    def _turn(self, cells: Array, turns: Array) -> None:
+        xp = self.backend.xp
         for layer in range(self.layers):
             keys = self.format_k.decode(xp, self.k[layer, cells])
             self.k[layer, cells] = self.format_k.encode(xp, rotated(xp, keys, turns))
 
     # Rows to the host and back.
 
-    def swap_out(self, cells: Cells) -> HostRows:
+    def swap_out(self, cells: Array) -> HostRows:
         """Start to carry ``cells`` to the host: gathered first, then one transfer for K and V."""
-        cells = self.backend.on_device(cells)
+        cells = self.on_device(cells)
         rows = (self.k[:, cells], self.v[..., cells] if self.v_transposed else self.v[:, cells])
         buffers = []
         for part in rows:
@@ -144,13 +165,14 @@ class KVStore:
             buffers.append(buffer)
         return HostRows(*buffers)
 
-    def swap_in(self, rows: HostRows, cells: Cells, which: Cells) -> None:
-        """Put rows ``which`` of those that were swapped out (by their place) into ``cells``."""
-        backend = self.backend
-        backend.synchronize()
-        cells, which = backend.on_device(cells), backend.on_device(which)
+    def swap_in(self, rows: HostRows, cells: Array, which: Array) -> None:
+        """Put rows ``which`` of those that were swapped out (by their place) into ``cells``.
+
+        Nobody waits: the device carries them after the rows have left and before others ask.
+        """
+        cells, which = self.on_device(cells), self.on_device(which)
         # Whole and then chosen from, since only a whole buffer is carried without waiting.
-        k, v = backend.on_device(rows.k), backend.on_device(rows.v)
+        k, v = self.backend.from_host(rows.k), self.backend.from_host(rows.v)
         self.k[:, cells] = k[:, which]
         if self.v_transposed:
             self.v[..., cells] = v[..., which]

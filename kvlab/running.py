@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kvlab.config import Comparison, RunConfig
 from sim.cluster.simulation import ClusterSimulation, Parts
+from sim.cluster.tiers import Pools
 from sim.hardware import hardware_of
 from sim.metrics import request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of, time_model_of
@@ -47,11 +48,12 @@ def run(
     time_model = time_model_of(config.time_model, budget, config.hardware)
 
     schedulers: list[Scheduler] = []
+    pools = Pools()
 
     def parts(env: simpy.Environment) -> Parts:
         policy, tiers = policy_of(config.policy, budget, policy_options_of(config)), None
         if not config.tiers.are_none:
-            policy, tiers = config.tiers.below(policy, env, hardware_of(config.hardware))
+            policy, tiers = config.tiers.below(policy, env, hardware_of(config.hardware), pools)
         scheduler = scheduler_of(config.scheduler, policy, _scheduler_options(config))
         schedulers.append(scheduler)
         return Parts(policy, scheduler, time_model, tiers)

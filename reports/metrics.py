@@ -162,6 +162,15 @@ METRICS: dict[str, Metric] = {
             "lower",
             "End-to-end latency: from the arrival of a request to its last output token.",
         ),
+        Metric(
+            "fairness",
+            "Fairness",
+            "",
+            "higher",
+            "Jain's index of the paces (output tokens divided by end-to-end latency) of all "
+            "sequences: 1 where all were served at the same pace, 1/n where one of n got "
+            "everything. A sequence that failed has no pace.",
+        ),
         _share(
             "kv_utilization_mean",
             "KV live",
@@ -249,6 +258,14 @@ METRICS: dict[str, Metric] = {
             unit="times",
         ),
         _count(
+            "find_slot_failures",
+            "No slot found",
+            "lower",
+            "Times that a batch of llama-server found no cells: idle slots were emptied for it, or "
+            "all requests under way failed.",
+            unit="times",
+        ),
+        _count(
             "reprocessed_tokens",
             "Reprocessed",
             "lower",
@@ -306,6 +323,7 @@ METRICS: dict[str, Metric] = {
 """All metrics by name, distributions once each, in the order in which pages show them."""
 
 SCHEDULERS_OWN = (
+    "find_slot_failures",
     "reprocessed_tokens",
     "checkpoints_restored",
     "checkpoint_peak_bytes",
@@ -317,6 +335,7 @@ OPTIONAL = (
     "running_mean",
     "excess_read_share",
     "slo_share",
+    "fairness",
     "evictions",
     "moved_bytes",
     "shifted_bytes",

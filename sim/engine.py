@@ -8,7 +8,8 @@ to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
+from itertools import count
 from typing import Any, Protocol
 
 import simpy
@@ -47,6 +48,7 @@ class Engine:
 
     ``on_completed(request, seconds)`` is called when all samples of a request are done, or when
     the request is given up. ``peers``: the turns of the engines that share the clock.
+    ``numbers``: ids of sequences, which no other engine of the run may use.
     """
 
     def __init__(
@@ -59,18 +61,19 @@ class Engine:
         on_completed: Callable[[Request, float], None],
         exact_steps: bool = False,
         peers: list[Turn] | None = None,
+        numbers: Iterator[int] | None = None,
     ) -> None:
         self.policy = policy
         self.scheduler = scheduler
         self.recorder = recorder
         self.exact_steps = exact_steps
-        self.hooks: StepHooks | None = None
+        self.hooks: list[StepHooks] = []
         self._env = env
         self._turn = Turn(env, [] if peers is None else peers)
         self._time_model = time_model
         self._link = HostLink(env, time_model)
         self._on_completed = on_completed
-        self._sequences = 0
+        self._numbers = count() if numbers is None else numbers
         self._unfinished: dict[int, int] = {}
         self._forking = Forking(policy, scheduler, self._new_sequence)
         self._idle: Event | None = None
@@ -106,9 +109,7 @@ class Engine:
             self._idle = None
 
     def _new_sequence(self, request: Request, sample: int = 0) -> Sequence:
-        seq = Sequence(self._sequences, request, sample)
-        self._sequences += 1
-        return seq
+        return Sequence(next(self._numbers), request, sample)
 
     def _give_up(self, request: Request, reason: str) -> None:
         self.recorder.failed(request, reason)
@@ -143,8 +144,8 @@ class Engine:
             yield from self._link.transfer(step.swapped_out, to_host=True)
         if step.swapped_in:
             yield from self._link.transfer(step.swapped_in, to_host=False)
-        if self.hooks is not None:
-            yield from self.hooks.before(step)
+        for hook in self.hooks:
+            yield from hook.before(step)
         start = to_ticks(self._env.now)
         placement = self.policy.commit(step)
         work = work_of(step, placement)
@@ -156,8 +157,8 @@ class Engine:
         self.recorder.occupied(self.policy.usage(), ticks)
         yield self._turn.step_end(to_seconds(ticks))
         self.recorder.step(start, start + ticks, step, placement)
-        if self.hooks is not None:
-            self.hooks.after(step)
+        for hook in self.hooks:
+            hook.after(step)
         self._last_step = max(1, ticks)
         self._sample()
         parents = self._forking.parents_in(step)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 
 from sim.tables import instance_of, read_toml
 from workloads.errors import InputError
+from workloads.plugins import pairs_of
 from workloads.registry import suggestion_for
 
 _BUILT_IN = Path(__file__).parent / "hardware"
@@ -84,9 +86,13 @@ def hardware_names() -> list[str]:
 def hardware_of(name_or_path: str | Path) -> HardwareSheet:
     """The built-in sheet of that name (in any case), or the sheet in a TOML file.
 
-    Raises `InputError` where there is no such sheet or the file is not a complete one.
+    Fields can be changed behind a colon, as in ``h100:to_device_bandwidth=25e9,link_latency=2e-5``.
+    Raises `InputError` where there is no such sheet or field, or the file is not a complete one.
     """
     text = str(name_or_path)
+    base, _, changes = text.rpartition(":")
+    if base and "=" in changes:
+        return _changed(hardware_of(base), changes, text)
     if text.lower() in hardware_names():
         path = _BUILT_IN / f"{text.lower()}.toml"
         return _sheet(path, path.name)
@@ -94,6 +100,17 @@ def hardware_of(name_or_path: str | Path) -> HardwareSheet:
     if path.suffix == ".toml":
         return _sheet(path, text)
     raise InputError(f"unknown hardware {text!r}; {suggestion_for(text.lower(), hardware_names())}")
+
+
+def _changed(sheet: HardwareSheet, changes: str, where: str) -> HardwareSheet:
+    table = {key: value for key, value in asdict(sheet).items() if value is not None}
+    for key, value in pairs_of(changes, where).items():
+        try:
+            number = float(value)
+        except ValueError:
+            raise InputError(f"{where}: {key}: expected a number, not {value!r}") from None
+        table[key] = int(number) if key == "memory_bytes" and isfinite(number) else number
+    return instance_of(HardwareSheet, table, where)
 
 
 def _sheet(path: Path, where: str) -> HardwareSheet:

@@ -152,6 +152,7 @@ def summary_of(
         **_reads(recorder),
         **_hits(columns, done),
         "evictions": recorder.evictions(),
+        "fairness": _fairness(columns, done),
         **{name: totals[name] for name in totals if name not in ("prompt_tokens",)},
     }
 
@@ -172,6 +173,18 @@ def _good(
         late = (columns["ttft_s"] > wanted.ttft_s) | (columns["tpot_s"] > wanted.tpot_s)
         bad |= (classes == name) & late
     return len(np.setdiff1d(columns["request"][~bad], columns["request"][bad]))
+
+
+def _fairness(columns: dict[str, Any], done: NDArray[np.bool_]) -> float:
+    """Jain's index (Jain, Chiu and Hawe, 1984) of output tokens a second of waiting and serving.
+
+    1 where all sequences were served at the same pace, 1 / n where one of n got everything; those
+    that failed got nothing.
+    """
+    pace = np.zeros(len(done))
+    np.divide(columns["output"], columns["e2e_s"], out=pace, where=done)
+    squares = float(len(pace) * (pace @ pace))
+    return float(pace.sum()) ** 2 / squares if squares else 0.0
 
 
 def _memory(recorder: Recorder, makespan: float) -> dict[str, Any]:

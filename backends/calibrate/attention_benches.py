@@ -84,22 +84,22 @@ class AttentionBenches:
         base = variant * (room // VARIANTS) // BLOCK * BLOCK
         starts = (base + np.cumsum(sizes) - sizes).astype(np.int32)
         none = np.zeros(len(lengths), dtype=np.int32)
-        n = int(lengths.max())
+        n, total = int(lengths.max()), int(lengths.sum())
         if layout == "together":
-            total = int(lengths.sum())
             owners = np.repeat(np.arange(len(lengths)), lengths)
             np.random.default_rng(variant).shuffle(owners)
             mask = (owners == np.arange(len(lengths))[:, None]).astype(np.uint8)
             where = np.full((len(lengths), 1), base, dtype=np.int32)
             ends = np.full(len(lengths), total, dtype=np.int32)
-            return self._on_device("RANGE", where, none, ends, total, mask)
+            return self._on_device("RANGE", where, none, ends, total, total * len(lengths), mask)
         if layout in ("table", "shuffled"):
             table: NDArray[Any] = starts[:, None] // BLOCK + np.arange(-(-n // BLOCK))
             if layout == "shuffled":
                 blocks = np.random.default_rng(variant).permutation(self._cells // BLOCK)
                 table = blocks[: table.size].reshape(table.shape)
-            return self._on_device("TABLE", table.astype(np.int32), none, lengths, n, None, BLOCK)
-        return self._on_device("RANGE", starts[:, None], none, lengths, n)
+            where = table.astype(np.int32)
+            return self._on_device("TABLE", where, none, lengths, n, total, None, BLOCK)
+        return self._on_device("RANGE", starts[:, None], none, lengths, n, total)
 
     def _on_device(
         self,
@@ -108,12 +108,14 @@ class AttentionBenches:
         first: Ints,
         end: Ints,
         longest: int,
+        total: int,
         mask: Any = None,
         block: int = 1,
     ) -> DecodeBatch:
         put = self._backend.on_device
         masked = None if mask is None else put(mask)
-        return DecodeBatch(layout, put(where), put(first), put(end), longest, masked, block)
+        reach = put(where), put(first), put(end)
+        return DecodeBatch(layout, *reach, longest, total, masked, block)
 
     def prefill(self, point: Point) -> Bench:
         """A chunk of queries of one sequence over its prefix and itself."""

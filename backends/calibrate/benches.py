@@ -25,6 +25,8 @@ from sim.timing.terms import Terms
 from workloads.errors import InputError
 
 VARIANTS = 4
+ROW_TILE = 4096
+"""Rows of K and V that are drawn; a store is full of repetitions of them."""
 WEIGHT_TILE = 256
 """Rows of a weight matrix that are drawn; the rest repeats them."""
 Bench = tuple[list[Work], Terms]
@@ -33,7 +35,7 @@ Bench = tuple[list[Work], Terms]
 class Benches:
     """Benches for one model on one backend. Memory is made when a point first needs it.
 
-    element_bytes: of the elements of matrix products, f16 on a GPU and f32 on a CPU.
+    element_bytes: of the elements of matrix products.
     """
 
     def __init__(self, backend: Backend, model: ModelSpec, extent: Extent) -> None:
@@ -42,7 +44,7 @@ class Benches:
         self.xp = backend.xp
         self.extent = extent
         self.shape = _shape_of(model)
-        self.matrix_type = "float32" if backend.xp is np else "float16"
+        self.matrix_type = backend.matrix_type
         self.element_bytes = np.dtype(self.matrix_type).itemsize
         self._rng = np.random.default_rng(0)
         self._stores: dict[str, KVStore] = {}
@@ -76,9 +78,10 @@ class Benches:
             self._stores.clear()
             row = self.shape.row
             made = self._stores[kind] = store_of(self.backend, self.extent.cells, row, kind, kind)
-            for first in range(0, self.extent.cells, 4096):
-                cells = np.arange(first, min(first + 4096, self.extent.cells))
-                made.write(0, cells, *self._random_rows(len(cells)))
+            rows = self._random_rows(min(ROW_TILE, self.extent.cells))
+            for first in range(0, self.extent.cells, ROW_TILE):
+                cells = np.arange(first, min(first + ROW_TILE, self.extent.cells))
+                made.write(0, cells, *(part[: len(cells)] for part in rows))
         return self._stores[kind]
 
     def _random_rows(self, n: int) -> tuple[Array, Array]:
@@ -135,13 +138,14 @@ class Benches:
     def _write(self, point: Point) -> Bench:
         n = int(point["rows"])
         store, rows = self.store(point["kv_type"]), self._random_rows(n)
-        works: list[Work] = [partial(store.write, 0, cells, *rows) for cells in self._places(n)]
+        places = map(store.on_device, self._places(n))
+        works: list[Work] = [partial(store.write, 0, cells, *rows) for cells in places]
         return works, {"bytes": n * store.row_bytes}
 
     def _shift(self, point: Point) -> Bench:
         n = int(point["rows"])
         store, deltas = self.store(point["kv_type"]), np.full(n, -7)
-        works: list[Work] = [partial(store.shift, cells, deltas) for cells in self._places(n)]
+        works: list[Work] = [store.shifting(cells, deltas) for cells in self._places(n)]
         return works, {"bytes": 2 * n * store.k.nbytes // store.cells}
 
     def _copy(self, point: Point) -> Bench:
@@ -149,20 +153,21 @@ class Benches:
         store = self.store(point["kv_type"])
         n = min(n, self.extent.cells // 2)
         places = [np.split(cells, 2) for cells in self._places(2 * n, run)]
-        works: list[Work] = [partial(store.copy, src, dst) for src, dst in places]
+        works: list[Work] = [store.copying(src, dst) for src, dst in places]
         return works, {"bytes": 2 * n * store.row_bytes, "runs": n // run}
 
     def _swap_out(self, point: Point) -> Bench:
         n, run = int(point["rows"]), int(point["run"])
         store = self.store(point["kv_type"])
-        works: list[Work] = [partial(store.swap_out, cells) for cells in self._places(n, run)]
+        places = map(store.on_device, self._places(n, run))
+        works: list[Work] = [partial(store.swap_out, cells) for cells in places]
         return works, {"bytes": n * store.row_bytes, "runs": n // run}
 
     def _swap_in(self, point: Point) -> Bench:
         n, run = int(point["rows"]), int(point["run"])
         store = self.store(point["kv_type"])
-        places = self._places(n, run)
-        host, all_of_it = store.swap_out(places[0]), np.arange(n)
+        places = [store.on_device(cells) for cells in self._places(n, run)]
+        host, all_of_it = store.swap_out(places[0]), store.on_device(np.arange(n))
         works: list[Work] = [partial(store.swap_in, host, cells, all_of_it) for cells in places]
         return works, {"bytes": n * store.row_bytes, "runs": n // run}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from backends.conformance.recording import Record
@@ -13,12 +14,16 @@ from sim.paging.spec import GroupSpec, Layout
 from sim.policies.paged import Paged
 from sim.schedulers.vllm import VllmScheduler
 from sim.sequence import Sequence
+from sim.speculation import Speculation
 from sim.state import StateSpec
 from workloads.errors import InputError
 from workloads.prefix import PrefixTree
 from workloads.request import Request
 
 _KINDS = {"full": "full", "swa": "swa", "chunked_local": "chunked", "mamba": "recurrent"}
+
+BEHIND_THE_END = 0
+"""The token that a recorded engine samples where a request has no more of its own."""
 
 
 def budget_of(config: Record) -> Budget:
@@ -73,8 +78,8 @@ def policy_of(config: Record, policy: type[Paged] = Paged) -> Paged:
 
 
 def scheduler_of(config: Record, policy: Paged) -> VllmScheduler:
-    """The recorded scheduler."""
-    return VllmScheduler(
+    """The recorded scheduler; with drafts, `RecordedDrafts` say what becomes of them."""
+    scheduler = VllmScheduler(
         policy,
         VllmScheduler.Options(
             max_seqs=config["max_num_seqs"],
@@ -85,6 +90,34 @@ def scheduler_of(config: Record, policy: Paged) -> VllmScheduler:
             chunked_prefill=config["enable_chunked_prefill"],
         ),
     )
+    if "speculation" in config:
+        scheduler.speculate(RecordedDrafts(**config["speculation"]))
+    return scheduler
+
+
+class RecordedDrafts(Speculation):
+    """Drafts as a recorded step says they were; `tell` it of the step first.
+
+    tokens: most that are drafted. lookahead: whether room is made for as many behind them.
+    """
+
+    def __init__(self, tokens: int, lookahead: bool) -> None:
+        super().__init__([0.0] * tokens, lookahead=tokens if lookahead else 0)
+        self._coming: dict[int, int] = {}
+        self._sampled: Counter[int] = Counter()
+
+    def tell(self, record: Record, names: Mapping[str, int]) -> None:
+        """The step to come. names: ids of sequences by recorded ids."""
+        self._coming = {names[name]: n for name, n in record["drafts"].items()}
+        self._sampled = Counter(names[name] for name, _ in record["sampled"])
+
+    def drafts_for(self, seq: Sequence) -> int:
+        """What was recorded after the step."""
+        return self._coming.get(seq.id, 0)
+
+    def accepted(self, seq: Sequence, drafted: int) -> int:
+        """All that was sampled but the model's own token."""
+        return self._sampled[seq.id] - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +127,12 @@ class Output:
     runs: tuple[tuple[int, int], ...]
 
     def token(self, index: int) -> int:
-        """The token at ``index``."""
+        """The token at ``index``; drafts may be accepted behind the last one."""
         for start, n in self.runs:
             if index < n:
                 return start + index
             index -= n
-        raise IndexError(index)
+        return BEHIND_THE_END
 
 
 class Requests:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from backends.conformance.recording import Record
-from backends.conformance.vllm_setup import Requests, policy_of, scheduler_of
+from backends.conformance.vllm_setup import RecordedDrafts, Requests, policy_of, scheduler_of
 from sim.policies.paged import Paged
 from sim.schedulers.vllm import GATE
 from sim.sequence import Sequence
@@ -40,6 +40,7 @@ class Trace:
         config = header["config"]
         self._requests = Requests(requests)
         self._names = self._requests.names
+        self._ids = {name: number for number, name in self._names.items()}
         policy = policy_of(config, ObservedPaged)
         assert isinstance(policy, ObservedPaged)
         policy.lookups = []
@@ -71,19 +72,28 @@ class Trace:
         return None
 
     def _step(self, record: Record) -> Record:
+        drafts = self._scheduler.speculation
+        if isinstance(drafts, RecordedDrafts):
+            drafts.tell(record, self._ids)
         step = self._scheduler.schedule()
         ours = self._scheduled(step, record)
         self._policy.commit(step)
-        sampling = [run.seq for run in step.runs if run.start + run.n >= run.seq.tokens]
-        ours["sampled"] = [
-            [self._names[seq.id], self._requests.outputs[seq.id].token(seq.tokens - seq.prompt)]
-            for seq in sampling
-        ]
+        ours["sampled"] = list(self._sampled(step))
         finished = self._scheduler.update(step)
         ours["finished"] = [[self._names[seq.id], "length"] for seq in finished]
         self._count(ours)
         self.totals["aborted"] += len(record["abort"])
         return ours | self._state(record)
+
+    def _sampled(self, step: Step) -> Iterator[list[Any]]:
+        """The token that every sequence gets which has computed all, and those before it."""
+        for seq, start, n in step.runs:
+            if start + n < seq.tokens:
+                continue
+            draft = (step.drafts or {}).get(seq.id)
+            first, output = seq.tokens - seq.prompt, self._requests.outputs[seq.id]
+            for index in range(first, first + 1 + (draft.accepted if draft else 0)):
+                yield [self._names[seq.id], output.token(index)]
 
     def _scheduled(self, step: Step, record: Record) -> Record:
         """What can be seen after ``schedule()``."""
@@ -114,6 +124,13 @@ class Trace:
             else [0] * len(manager.groups),
             "free_mid": self._pool.free,
         }
+        if step.drafts is not None:
+            made = step.drafts.values()
+            ours["verified"] = [
+                len(made),
+                sum(d.drafted for d in made),
+                sum(d.accepted for d in made),
+            ]
         if "tables" in record:
             ours["tables"] = tables
         if "tables_crc" in record:
@@ -166,6 +183,9 @@ class Trace:
             "cached_blocks": pool.cached_blocks,
             "cached_keys": pool.cached_keys,
         }
+        if self._scheduler.speculation is not None:
+            running = self._scheduler.running
+            ours["drafts"] = {names[seq.id]: seq.drafts for seq in running if seq.drafts}
         if "free_queue" in record:
             ours["free_queue"] = queue
         return ours

@@ -21,8 +21,19 @@ KINDS = (
     "maxlen",
     "stall",
     "big",
+    "spec_full_prefix",
+    "spec_hybrid",
+    "spec_chunked_local",
+    "spec_priority",
+    "spec_preempt",
+    "spec_maxlen",
 )
-"""Kinds of recordings; `big` ones have thousands of steps and tables as checksums."""
+"""Kinds of recordings; `big` ones have thousands of steps and tables as checksums.
+
+Those that begin with `SPECULATIVE` are of the kind that follows, with drafts.
+"""
+
+SPECULATIVE = "spec_"
 
 _UNLIMITED = 4096
 _TIGHT = ("preempt", "priority", "abort", "stall")
@@ -49,6 +60,9 @@ _MIXED = (
 
 def draw_config(rng: Random, kind: str) -> Record:
     """The ``config`` of a header for recordings of ``kind``, one of `KINDS`."""
+    if kind.startswith(SPECULATIVE):
+        drafts: Record = {"tokens": rng.randint(1, 6), "lookahead": rng.random() < 0.4}
+        return draw_config(rng, kind.removeprefix(SPECULATIVE)) | {"speculation": drafts}
     tight, big = kind in _TIGHT, kind == "big"
     block_size = 16 if big else rng.choice((1, 2, 4, 8, 16, 16, 32))
     if kind == "hybrid_mixed":

@@ -7,10 +7,12 @@ manager are plain Python. Its observers wrap methods of the objects at hand and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 from backends.conformance.recording import Record
+from backends.conformance.vllm_setup import BEHIND_THE_END
 from backends.vllm_recorder.traffic import expanded
 from workloads.errors import InputError
 
@@ -41,11 +43,17 @@ class Engine:
         init_none_hash(sha256)
         self._hasher = get_request_block_hasher(config["block_size"], sha256)
         self._outputs: dict[str, list[int]] = {}
+        self._most_drafts = config.get("speculation", {"tokens": 0})["tokens"]
 
     @property
     def has_requests(self) -> bool:
         """Whether any request waits or runs."""
         return bool(self.scheduler.get_num_unfinished_requests())
+
+    @property
+    def speculates(self) -> bool:
+        """Whether tokens are drafted."""
+        return bool(self._most_drafts)
 
     def knows(self, name: str) -> bool:
         """Whether a request is there and not finished."""
@@ -83,14 +91,17 @@ class Engine:
         self.scheduler.finish_requests([name], RequestStatus.FINISHED_ABORTED)
 
     def finish_step(self, output: Any) -> tuple[list[list[Any]], list[list[Any]], Any]:
-        """After ``schedule()``: (id, token) sampled, (id, reason) finished, cache statistics."""
+        """After ``schedule()``: (id, token) sampled, (id, reason) finished, vLLM's statistics."""
         sampled, made = self.tokens_of(output)
         told = self.scheduler.update_from_output(output, made)
         stats = next((each.scheduler_stats for each in told.values() if each.scheduler_stats), None)
-        return sampled, self.finished_of(told), None if stats is None else stats.prefix_cache_stats
+        return sampled, self.finished_of(told), stats
 
     def tokens_of(self, output: Any) -> tuple[list[list[Any]], Any]:
-        """A token for everybody whose tokens are all computed: as (id, token), and as output."""
+        """A token for everybody whose tokens are all computed: as (id, token), and as output.
+
+        Of those that were drafted any number may be accepted, and each is one more token.
+        """
         from vllm.v1.outputs import ModelRunnerOutput
 
         names = list(output.num_scheduled_tokens)
@@ -98,9 +109,12 @@ class Engine:
         for name in names:
             request = self.scheduler.requests[name]
             if request.num_computed_tokens >= request.num_tokens:
-                token = self._outputs[name][request.num_output_tokens]
-                sampled.append([name, token])
-                tokens.append([token])
+                drafted = len(output.scheduled_spec_decode_tokens.get(name, ()))
+                first, n = request.num_output_tokens, 1 + self._draw(request, "accept", drafted)
+                got = self._outputs[name][first : first + n]
+                got += [BEHIND_THE_END] * (n - len(got))
+                sampled += [[name, token] for token in got]
+                tokens.append(got)
             else:
                 tokens.append([])
         made = ModelRunnerOutput(
@@ -109,6 +123,30 @@ class Engine:
             sampled_token_ids=tokens,
         )
         return sampled, made
+
+    @staticmethod
+    def _draw(request: Any, what: str, most: int) -> int:
+        """A number up to ``most``: all or nothing more often than what is between."""
+        rng = Random(f"{what} {request.request_id} {request.num_tokens}")
+        return rng.choice((0, most, rng.randint(0, most)))
+
+    def draft(self, output: Any) -> Record:
+        """After `finish_step`, draft for everybody who ran, as far as the scheduler wants it.
+
+        Answers how many tokens wait to be verified, for those who have any.
+        """
+        from vllm.v1.outputs import DraftTokenIds
+
+        names = [name for name in output.num_scheduled_tokens if self.knows(name)]
+        drafts = [
+            [BEHIND_THE_END] * self._draw(self.scheduler.requests[name], "draft", self._most_drafts)
+            for name in names
+        ]
+        self.scheduler.update_draft_token_ids(DraftTokenIds(names, drafts))
+        running = self.scheduler.running
+        return {
+            each.request_id: len(each.spec_token_ids) for each in running if each.spec_token_ids
+        }
 
     @staticmethod
     def finished_of(told: dict[int, Any]) -> list[list[Any]]:
@@ -219,7 +257,7 @@ def _scheduler(config: Record, log_stats: bool) -> Any:
         kv_events_config=None,
         kv_transfer_config=None,
         ec_transfer_config=None,
-        speculative_config=None,
+        speculative_config=_speculative(config),
     )
     return Scheduler(
         vllm_config,
@@ -228,6 +266,18 @@ def _scheduler(config: Record, log_stats: bool) -> Any:
         block_size=config["block_size"],
         mm_registry=SimpleNamespace(supports_multimodal_inputs=lambda _: False),
         log_stats=log_stats,
+    )
+
+
+def _speculative(config: Record) -> Any:
+    """What the scheduler asks of vLLM's ``SpeculativeConfig``; lookahead: as for a draft model."""
+    if "speculation" not in config:
+        return None
+    drafts = config["speculation"]
+    return SimpleNamespace(
+        num_speculative_tokens=drafts["tokens"],
+        use_eagle=lambda: False,
+        uses_draft_model=lambda: drafts["lookahead"],
     )
 
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from backends.conformance.recording import Record
-from backends.vllm_recorder.configs import draw_config
+from backends.vllm_recorder.configs import SPECULATIVE, draw_config
 from backends.vllm_recorder.engine import Engine, Watch, ids_of, require_vllm
 from backends.vllm_recorder.traffic import draw_aborts, draw_requests
 
@@ -32,8 +32,9 @@ def record(kind: str, seed: int, number: int, out: Path) -> tuple[Path, int]:
     version = require_vllm()
     rng = Random(f"vllm {kind} {seed} {number}")
     config = draw_config(rng, kind)
-    requests = draw_requests(rng, config, kind)
-    aborts = draw_aborts(rng, requests, kind)
+    traffic = kind.removeprefix(SPECULATIVE)
+    requests = draw_requests(rng, config, traffic)
+    aborts = draw_aborts(rng, requests, traffic)
     header: Record = {
         "type": "trace",
         "format": 1,
@@ -125,7 +126,12 @@ class _Recorder:
         record = self._scheduled(output)
         sampled, finished, stats = engine.finish_step(output)
         record |= {"sampled": sampled, "finished": finished, **self._state()}
-        record["stats"] = [] if stats is None else [getattr(stats, name) for name in _STATS]
+        if engine.speculates:
+            verified = None if stats is None else stats.spec_decoding_stats
+            record["verified"] = [getattr(verified, name, 0) for name in _VERIFIED]
+            record["drafts"] = engine.draft(output)
+        prefixes = None if stats is None else stats.prefix_cache_stats
+        record["stats"] = [] if prefixes is None else [getattr(prefixes, name) for name in _STATS]
         self._count(record)
         return record
 
@@ -217,6 +223,8 @@ _STATS = (
     *("requests", "queries", "hits"),
     *("preempted_requests", "preempted_queries", "preempted_hits"),
 )
+
+_VERIFIED = ("num_drafts", "num_draft_tokens", "num_accepted_tokens")
 
 
 def _crc(blocks: list[int]) -> int:

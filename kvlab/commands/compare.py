@@ -70,6 +70,9 @@ def compare(
         None, help="Host memory of each engine for K/V of prompts, for example 100GiB."
     ),
     disk_cache: str | None = typer.Option(None, help="Disk of each engine, likewise."),
+    shared_cache: str | None = typer.Option(
+        None, help="Of these, what is one for all engines together: host, disk or host,disk."
+    ),
     max_seqs: int | None = typer.Option(None, help="Sequences that may run at once."),
     max_batched_tokens: int | None = typer.Option(None, help="Tokens of one step."),
     max_model_len: int | None = typer.Option(None, help="Longest sequence in tokens."),
@@ -118,7 +121,8 @@ def compare(
         "router": router,
         "link_bandwidth": link_bandwidth,
     }
-    tiers = {"host": host_cache, "disk": disk_cache}
+    shared = _names(shared_cache) if shared_cache is not None else None
+    tiers = {"host": host_cache, "disk": disk_cache, "shared": shared}
     _merge(given, "tiers", {k: v for k, v in tiers.items() if v is not None})
     _merge(given, "cluster", {k: v for k, v in cluster.items() if v is not None})
     _merge(

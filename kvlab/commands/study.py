@@ -21,13 +21,21 @@ def study(
     results: Path | None = typer.Option(
         None, help="Keep the results of the points there; what it holds is not run again."
     ),
+    workload: str | None = typer.Option(
+        None, help="Other traffic: a generator, or READER:PATH of your own trace."
+    ),
+    requests: int | None = typer.Option(None, help="With --workload: requests at most."),
+    rate: float | None = typer.Option(
+        None, help="With --workload: mean requests a second; by default a trace's own."
+    ),
     jobs: int = typer.Option(-1, help="Processes; -1: one a core, 1: only this one."),
 ) -> None:
     """Run a ready study and print its tables; with --out also write its page."""
+    import shlex
     from tempfile import TemporaryDirectory
 
     from kvlab.study.progress import PointsBar
-    from kvlab.study.ready import ready_study, study_at, study_names
+    from kvlab.study.ready import ready_study, study_at, study_names, with_traffic
     from kvlab.study.reporting import ensure_page_fits, print_sweep, write_page
     from kvlab.study.sweeping import sweep
 
@@ -39,6 +47,10 @@ def study(
     if name is None:
         raise InputError(f"study: expected a name ({', '.join(study_names())}), or --list")
     asked = study_at(name)
+    if workload is not None:
+        asked = with_traffic(asked, workload, requests, rate)
+    elif requests is not None or rate is not None:
+        raise InputError("study: --requests and --rate go with --workload")
     if out is not None:
         ensure_page_fits(out, Path(name).stem)
     with TemporaryDirectory(prefix="kvlab-") as scratch, PointsBar() as bar:
@@ -46,5 +58,10 @@ def study(
         stored = sweep(asked, where, jobs=jobs, retry=True, done=bar.update)
         print_sweep(stored)
         if out is not None:
-            page = write_page(stored, out, Path(name).stem, f"kvlab study {name} --out {out}")
+            traffic = {"workload": workload, "requests": requests, "rate": rate}
+            given = [
+                f"--{key} {shlex.quote(str(v))}" for key, v in traffic.items() if v is not None
+            ]
+            command = " ".join(["kvlab study", name, *given, f"--out {out}"])
+            page = write_page(stored, out, Path(name).stem, command)
             typer.echo(f"Page: {page}")

@@ -24,6 +24,7 @@ EXPERIMENTS = {
     "pagedattention-sharing": "kvlab.reproduce.pagedattention_sharing",
     "pagedattention-blocksize": "kvlab.reproduce.pagedattention_blocksize",
     "pagedattention-swap": "kvlab.reproduce.pagedattention_swap",
+    "preemption-tax": "kvlab.reproduce.preemption_tax",
     "summary-distortion": "kvlab.reproduce.summary_distortion",
     "mooncake-fig9": "kvlab.reproduce.mooncake_fig9",
 }

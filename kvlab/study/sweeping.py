@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Callable, Generator, Iterable
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -132,10 +133,13 @@ def _run_all(stored: Sweep, tasks: dict[str, Task], jobs: int, done: Done) -> No
         done(len(tasks) - len(left), len(tasks))
         before = len(left)
         try:
-            for name, outcome in outcomes(left.values(), jobs):
-                _store(stored, name, tasks[name], outcome)
-                del left[name]
-                done(len(tasks) - len(left), len(tasks))
+            with warnings.catch_warnings(), closing(outcomes(left.values(), jobs)) as found:
+                # joblib's advice where the others are given up since one could not be stored.
+                warnings.filterwarnings("ignore", message=".* tasks which were still being")
+                for name, outcome in found:
+                    _store(stored, name, tasks[name], outcome)
+                    del left[name]
+                    done(len(tasks) - len(left), len(tasks))
         except (BrokenProcessPool, MemoryError):
             lost = 0 if len(left) < before else lost + 1
             if lost == ROUNDS_WITHOUT_PROGRESS:
@@ -151,7 +155,7 @@ def _run_all(stored: Sweep, tasks: dict[str, Task], jobs: int, done: Done) -> No
         left = {name: task for name, task in left.items() if not stored.has(name)}
 
 
-def outcomes(tasks: Iterable[Task], jobs: int) -> Iterator[tuple[str, Outcome]]:
+def outcomes(tasks: Iterable[Task], jobs: int) -> Generator[tuple[str, Outcome], None, None]:
     """Run tasks in parallel; id and outcome of each, in the order in which they end."""
     from joblib import Parallel, delayed
 

@@ -17,8 +17,12 @@ from reports.style import Look, label_of
 
 Values = NDArray[np.float64]
 
+OVER = "#EDEDED"
+"""Of the time after the end of a run."""
+
 _INTERVALS = 80
 _LINE_CHARACTERS = 115
+_FAR = 5
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,36 @@ def time_axis_of(runs: Mapping[str, RunResult]) -> TimeAxis:
     corner; it is cut off, and the figure says so.
     """
     ends = {name: end_of(run) for name, run in runs.items()}
-    middle = sorted(ends.values())[(len(ends) - 1) // 2]
-    end = max(value for value in ends.values() if value <= 5 * middle) or 1.0
+    end = largest_shown(list(ends.values())) or 1.0
     scale, unit = (3600.0, "h") if end >= 4 * 3600 else (60.0, "min") if end >= 1200 else (1.0, "s")
     return TimeAxis(end, scale, unit, {n: value for n, value in ends.items() if value > end})
+
+
+def largest_shown(values: Sequence[float]) -> float:
+    """The largest value that an axis has to reach: those far beyond the middle one are cut off."""
+    middle = sorted(values)[(len(values) - 1) // 2]
+    return max(value for value in values if value <= _FAR * middle)
+
+
+def mark_cut(axes: Axes, y: float, text: str) -> None:
+    """Words at the right end of a bar at ``y`` that goes on beyond the axis."""
+    axes.annotate(
+        text,
+        (1, y),
+        xycoords=("axes fraction", "data"),
+        xytext=(-6, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=7,
+        bbox={"boxstyle": "rarrow,pad=0.2", "facecolor": "white", "linewidth": 0.5},
+    )
+
+
+def shade_over(axes: Axes, run: RunResult, axis: TimeAxis) -> None:
+    """Shade the time after the end of a run."""
+    if end_of(run) < axis.end:
+        axes.axvspan(end_of(run) / axis.scale, axis.end / axis.scale, color=OVER, linewidth=0)
 
 
 def interval_means(run: RunResult, axis: TimeAxis, values: Values) -> tuple[Values, Values]:

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from reports.frames import FREE, SHARED, UNUSED
-from reports.plots.axes import TimeAxis, end_of, panels, say, time_axis_of
+from reports.plots.axes import OVER, TimeAxis, end_of, panels, say, shade_over, time_axis_of
 from reports.results import RunResult
 from reports.style import SEQUENCE_COLORS, label_of, sequence_palette
 
@@ -29,7 +29,6 @@ CAPTION = (
 
 _WIDTH, _HEIGHT, _STRIPE = 900, 320, 4
 _WHITE, _BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
-_OVER = "#EDEDED"
 _GREYS = np.array([(0.62, 0.62, 0.62), (0.86, 0.86, 0.86)])
 
 
@@ -98,8 +97,7 @@ def _draw_panel(axes: Axes, policy: str, cache: int, run: RunResult, axis: TimeA
         interpolation="none",
         extent=(0, axis.end / axis.scale, 0, 1),
     )
-    if end_of(run) < axis.end:
-        axes.axvspan(end_of(run) / axis.scale, axis.end / axis.scale, color=_OVER, linewidth=0)
+    shade_over(axes, run, axis)
     axis.fit(axes)
 
 
@@ -109,7 +107,7 @@ def _legend(figure: Figure) -> None:
         Patch(facecolor="white", edgecolor="#444444", linewidth=0.4),
         Patch(facecolor="black"),
         Patch(facecolor=_GREYS[1], edgecolor="#777777", hatch="//////", linewidth=0),
-        Patch(facecolor=_OVER),
+        Patch(facecolor=OVER),
     ]
     figure.legend(
         handles,

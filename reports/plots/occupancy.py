@@ -9,7 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from reports.plots.axes import TimeAxis, Values, interval_means, panels, say, time_axis_of
+from reports.plots.axes import (
+    OVER,
+    TimeAxis,
+    Values,
+    interval_means,
+    panels,
+    say,
+    shade_over,
+    time_axis_of,
+)
 from reports.results import RunResult
 from reports.style import BAND_EDGE, BANDS, label_of
 
@@ -56,9 +65,11 @@ def draw(runs: Mapping[str, RunResult]) -> Figure:
         handles=[
             Patch(facecolor=b.color, hatch=b.hatch, edgecolor=BAND_EDGE, linewidth=0.4, label=name)
             for name, b in BANDS.items()
-        ],
+        ]
+        + [Patch(facecolor=OVER, label="run is over")],
         loc="outside upper center",
-        ncols=len(BANDS),
+        ncols=len(BANDS) + 1,
+        columnspacing=1.2,
     )
     return figure
 
@@ -90,4 +101,5 @@ def _draw_panel(axes: Axes, policy: str, run: RunResult, axis: TimeAxis) -> None
             linewidth=0,
         )
         lower = upper
+    shade_over(axes, run, axis)
     axis.fit(axes)

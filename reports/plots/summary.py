@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.metrics import metric
+from reports.plots.axes import largest_shown, mark_cut
 from reports.results import RunResult
 from reports.style import BAND_EDGE, BANDS, label_of, looks_of
 
@@ -16,7 +17,7 @@ TITLE = "The main numbers"
 CAPTION = (
     "Longer bars are better in the upper row, shorter ones in the lower row. Waste is memory that "
     "holds nothing of use, averaged over time: reserved for later, lost inside reservations, and "
-    "free in pieces too small to use."
+    "free in pieces too small to use. A latency far beyond the middle one is cut off."
 )
 
 _WASTE = {
@@ -49,8 +50,15 @@ def _bars(axes: Axes, runs: Mapping[str, RunResult], name: str) -> None:
     lengths = [(value or 0.0) * shown.scale for value in values]
     colors = [look.color for look in looks_of(runs).values()]
     bars = axes.barh(np.arange(len(lengths)), lengths, height=0.7, color=colors)
-    axes.bar_label(bars, [shown.text(value) for value in values], padding=2, fontsize=7.5)
-    axes.set_xlim(0, 1.18 * max(lengths) or 1)
+    texts = [shown.text(value) for value in values]
+    # A leader stands out as far as it leads; one that falls far behind would hide the others.
+    end = (largest_shown(lengths) if shown.better == "lower" else 0.0) or max(lengths)
+    within = [text if length <= end else "" for text, length in zip(texts, lengths, strict=True)]
+    axes.bar_label(bars, within, padding=2, fontsize=7.5)
+    axes.set_xlim(0, 1.18 * end or 1)
+    for place, (text, length) in enumerate(zip(texts, lengths, strict=True)):
+        if length > end:
+            mark_cut(axes, place, text)
     axes.xaxis.set_major_formatter("{x:,.6g}")
     axes.set_title(f"{shown.label} ({shown.unit})")
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from reports.phases import KINDS, NEEDED, phases_of, rows_of
-from reports.plots.axes import say
+from reports.plots.axes import largest_shown, mark_cut, say
 from reports.results import RunResult
 from reports.style import BAND_EDGE, PHASES, label_of
 from workloads.errors import InputError
@@ -21,7 +21,8 @@ CAPTION = (
     "token; shorter is better. The requests are those whose latency, added up over the policies, "
     "is the median, the 90th percentile and the 99th. Queued: waits to be admitted. Prefill: until "
     "the first token. Preempted and swapped: has given up its memory. Recompute: computes again "
-    "what it gave up. Stalled: keeps its memory but gets no token."
+    "what it gave up. Stalled: keeps its memory but gets no token. A bar that is far longer than "
+    "the middle one is cut off, with the second at which it ends."
 )
 RANKS = {"median": 0.5, "90th percentile": 0.9, "99th percentile": 0.99}
 
@@ -78,12 +79,15 @@ def typical(runs: Mapping[str, RunResult]) -> dict[str, int]:
 
 def _panel(axes: Axes, runs: Mapping[str, RunResult], request: int) -> None:
     names: list[str] = []
+    ends: list[float] = []
     for policy, run in runs.items():
         rows = run.requests[run.requests["request"] == request]
         for row in rows_of(rows):
             sample = f", sample {row.sample}" if len(rows) > 1 else ""
+            ends.append(0.0)
             for phase in phases_of(row):
                 look = PHASES[phase.kind]
+                ends[-1] = phase.end - row.arrival_s
                 axes.barh(
                     len(names),
                     phase.end - phase.start,
@@ -99,7 +103,11 @@ def _panel(axes: Axes, runs: Mapping[str, RunResult], request: int) -> None:
             names.append(label_of(policy) + sample)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlim(left=0)
+    end = largest_shown(ends)
+    axes.set_xlim(0, 1.05 * (end or max(ends)) or 1)
+    for place, beyond in enumerate(ends):
+        if beyond > end > 0:
+            mark_cut(axes, place, f"to {beyond:,.4g} s")
     axes.tick_params(axis="y", length=0)
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_formatter("{x:,g}")

@@ -19,6 +19,8 @@ from sim.engine import Engine
 from sim.forking import sequences_of
 from sim.link import FairLink
 from sim.model import LayerGroup
+from sim.policies.base import HandedOver, Policy
+from sim.step import Step
 from workloads.request import Request
 
 
@@ -27,8 +29,9 @@ class Disaggregated(Cluster):
 
     The decode replica is chosen when the prompt is done. Room there is found when K and V have
     arrived; what is under way takes no room at either end. The prefill replica gives the prompt's
-    cells back when the prompt is done. A request of several sequences is not split: a decode
-    replica computes its prompt too.
+    cells back when the prompt is done. Policies that save sequences in a form of their own
+    (`Policy.hand_over`) save them there, and restore them at the other end. A request of several
+    sequences is not split: a decode replica computes its prompt too.
     """
 
     def __init__(
@@ -38,6 +41,9 @@ class Disaggregated(Cluster):
         self.link = link
         super().__init__(pool, done)
         self._env = env
+        self._saved: dict[int, HandedOver] = {}
+        for engine in prefill.engines:
+            engine.hooks.append(Saving(engine.policy, self._saved))
         self._whole: dict[int, Request] = {}
         self._begun: dict[int, Row] = {}
 
@@ -57,7 +63,7 @@ class Disaggregated(Cluster):
 
     def prompt_done(self, part: Request, at: float) -> None:
         """A replica for prompts has completed its part of a request, or given it up."""
-        request = self._whole.pop(part.id)
+        request, saved = self._whole.pop(part.id), self._saved.pop(part.id, None)
         engine = self.prefill.leave(request)
         recorder = self.engines[engine].recorder
         row = Row(engine, self._seen[engine])
@@ -67,7 +73,7 @@ class Disaggregated(Cluster):
             self._on_completed(request, at)
             return
         self._begun[request.id] = row
-        self._env.process(self._hand_over(request))
+        self._env.process(self._hand_over(request, saved))
 
     def completed(self, request: Request, at: float) -> None:
         """A decode replica has completed a request, or given it up."""
@@ -77,11 +83,41 @@ class Disaggregated(Cluster):
     def _begin_of(self, request: int) -> Row | None:
         return self._begun.pop(request, None)
 
-    def _hand_over(self, request: Request) -> Generator[simpy.Event, Any, None]:
+    def _hand_over(
+        self, request: Request, saved: HandedOver | None
+    ) -> Generator[simpy.Event, Any, None]:
         """Carry the prompt's K and V to a decode replica."""
         engine = self.pool.engines[self.pool.place(request)]
-        yield from self.link.transfer(prompt_bytes(engine.policy.budget, request.prompt))
-        engine.submit(request, handed_over=True)
+        budget = engine.policy.budget
+        size = (
+            prompt_bytes(budget, request.prompt) if saved is None else saved.bytes * budget.devices
+        )
+        yield from self.link.transfer(size)
+        engine.submit(request, handed_over=True, state=saved)
+
+
+class Saving:
+    """Has sequences saved when their prompt is done and they have not left yet.
+
+    saved: by request what was saved, which is added to.
+    """
+
+    def __init__(self, policy: Policy, saved: dict[int, HandedOver]) -> None:
+        self._policy = policy
+        self._saved = saved
+
+    def before(self, step: Step) -> Generator[simpy.Event, Any, None]:
+        """Nothing."""
+        del step
+        yield from ()
+
+    def after(self, step: Step) -> None:
+        """Save what leaves at the end of the step."""
+        for seq, start, n in step.runs:
+            if start + n >= seq.prompt:
+                handed = self._policy.hand_over(seq)
+                if handed is not None:
+                    self._saved[seq.request.id] = handed
 
 
 def prompt_bytes(budget: Budget, prompt: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +91,7 @@ class ClusterSimulation(Driver):
         self._plan = plan
         self._make = make
         self._turns: list[Turn] = []
+        self._made = count()
         self._with_maps = with_maps
         self._window = window
         self._exact_steps = exact_steps
@@ -119,16 +121,12 @@ class ClusterSimulation(Driver):
         link = FairLink(self.env, plan.link_bandwidth, plan.link_latency)
         prefill = self._pool(plan.prefill, self._prompt_done)
         serving = self._pool(plan.replicas, self._served)
-        engine = serving.engines[0]
-        for part, other in (
-            (engine.scheduler, "scheduler 'vllm'"),
-            (engine.policy, "policy 'paged'"),
-        ):
-            if not part.takes_over:
-                raise InputError(
-                    f"{part.name!r} takes over no prompts that other replicas have computed; "
-                    f"expected one that does, such as {other}"
-                )
+        scheduler = serving.engines[0].scheduler
+        if not scheduler.takes_over:
+            raise InputError(
+                f"{scheduler.name!r} takes over no prompts that other replicas have computed; "
+                "expected a scheduler that does, such as 'vllm'"
+            )
         return Disaggregated(self.env, prefill, serving, link, self.completed)
 
     def _pool(self, engines: int, done: Completed) -> Pool:
@@ -145,8 +143,10 @@ class ClusterSimulation(Driver):
         engine = Engine(
             *(self.env, policy, scheduler, time_model, recorder, done, self._exact_steps),
             peers=self._turns,
+            numbers=count(next(self._made), self._plan.replicas + self._plan.prefill),
         )
-        engine.hooks = tiers
+        if tiers is not None:
+            engine.hooks.append(tiers)
         return engine
 
     def _served(self, request: Request, at: float) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sim.cluster.cluster import Cluster, Pool
 from sim.cluster.disaggregated import Disaggregated
-from sim.cluster.tiers import Tiers
+from sim.cluster.tiers import Tiers, summary_of
 from sim.engine import Engine
 
 
@@ -47,7 +47,7 @@ def _makespan(cluster: Cluster) -> int:
 def _replica(engine: Engine, ticks: int) -> dict[str, Any]:
     recorder = engine.recorder
     usage = recorder.usage()
-    tiers = {"tiers": engine.hooks.summary()} if isinstance(engine.hooks, Tiers) else {}
+    tiers = _tiers_of(engine)
     capacity = sum(part.capacity * part.cell_bytes for part in usage)
     live = sum(
         totals["live"] * part.cell_bytes
@@ -61,19 +61,17 @@ def _replica(engine: Engine, ticks: int) -> dict[str, Any]:
         "prefix_hit_tokens": sum(recorder.columns["prefix_hit_tokens"]),
         "kv_utilization_mean": live / (capacity * ticks) if capacity else 0.0,
     }
-    return plain | tiers
+    return plain | ({"tiers": summary_of(tiers)} if tiers else {})
 
 
 def _tiers(cluster: Cluster) -> list[dict[str, Any]]:
     """The device and every tier, over all replicas together."""
-    found = [engine.hooks for engine in cluster.engines if isinstance(engine.hooks, Tiers)]
-    prompts = max(1, sum(tiers.prompt_tokens for tiers in found))
-    levels = []
-    for level in zip(*(tiers.summary() for tiers in found), strict=True):
-        total = {name: sum(part[name] for part in level) for name in level[0] if name != "name"}
-        total["hit_rate"] = total["hit_tokens"] / prompts
-        levels.append({"name": level[0]["name"]} | total)
-    return levels
+    found = [tiers for engine in cluster.engines for tiers in _tiers_of(engine)]
+    return summary_of(found) if found else []
+
+
+def _tiers_of(engine: Engine) -> list[Tiers]:
+    return [hook for hook in engine.hooks if isinstance(hook, Tiers)]
 
 
 def _imbalance(pool: Pool) -> float:

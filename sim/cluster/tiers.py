@@ -7,11 +7,15 @@ it; it can be found when it has arrived. A sequence that is admitted takes over 
 its first token on, that one of the tiers has beyond what the device has; the step in which it is
 admitted waits until they are loaded. Chunks from the disk come in through the host, and stay.
 Output tokens are not stored, and what the device evicts is not written again.
+
+A tier may be one for all replicas (Mooncake's pool, FAST 2025; LMCache's remote backends): what
+one has written there the others find.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +36,8 @@ from workloads.request import PrefixPath
 class TierPlan:
     """What one tier is made of. Bytes, bytes a second; of each device of a replica.
 
-    eviction: name of the eviction policy.
+    eviction: name of the eviction policy. shared: the bytes are for all replicas together. Each
+    has a link of its own to a tier all the same, unless ``shares_link``.
     """
 
     name: str
@@ -41,22 +46,20 @@ class TierPlan:
     write_bandwidth: float
     latency: float = 0.0
     eviction: str = "lru"
+    shared: bool = False
+    shares_link: bool = False
 
 
-class Tier:
-    """One level: which chunks it has, and the links to and from it."""
+class Store:
+    """Which chunks a tier has."""
 
-    def __init__(self, env: simpy.Environment, plan: TierPlan, chunk_bytes: int) -> None:
-        self.plan = plan
+    def __init__(self, plan: TierPlan, chunk_bytes: int) -> None:
         self.capacity = plan.bytes // chunk_bytes
         if not self.capacity:
             raise InputError(
                 f"tiers: the {plan.name} tier of {plan.bytes} bytes holds no chunk of "
                 f"{chunk_bytes} bytes"
             )
-        self.reading = FairLink(env, plan.read_bandwidth, plan.latency)
-        self.writing = FairLink(env, plan.write_bandwidth, plan.latency)
-        self.hit_tokens = 0
         self.evictions = 0
         self.peak = 0
         self._evictor = evictor_of(plan.eviction, self.capacity)
@@ -86,21 +89,73 @@ class Tier:
         self.peak = max(self.peak, len(self._held))
 
 
+@dataclass(frozen=True)
+class Links:
+    """The ways from and to a tier."""
+
+    reading: FairLink
+    writing: FairLink
+
+    @classmethod
+    def of(cls, env: simpy.Environment, plan: TierPlan) -> Links:
+        """Fresh ones."""
+        return cls(
+            FairLink(env, plan.read_bandwidth, plan.latency),
+            FairLink(env, plan.write_bandwidth, plan.latency),
+        )
+
+
+@dataclass
+class Tier:
+    """One level as one replica sees it. hit_tokens: what this replica has found there."""
+
+    plan: TierPlan
+    store: Store
+    links: Links
+    hit_tokens: int = 0
+
+
+class Pools:
+    """The tiers that all replicas of a cluster have in common, made for the first of them."""
+
+    def __init__(self) -> None:
+        self._stores: dict[TierPlan, Store] = {}
+        self._links: dict[TierPlan, Links] = {}
+
+    def tier(self, env: simpy.Environment, plan: TierPlan, chunk_bytes: int) -> Tier:
+        """A tier for one more replica; raises `InputError` where it holds not one chunk."""
+        if plan.shared and plan in self._stores:
+            store = self._stores[plan]
+        else:
+            store = self._stores[plan] = Store(plan, chunk_bytes)
+        if plan.shares_link and plan in self._links:
+            links = self._links[plan]
+        else:
+            links = self._links[plan] = Links.of(env, plan)
+        return Tier(plan, store, links)
+
+
 class Tiers:
     """The tiers of one replica, the nearest first.
 
-    chunk: tokens of a chunk. prompt_tokens: of the prompts that were looked up when their
-    sequences were admitted first; device_hit_tokens: those of them that the device had.
+    pools: those of the cluster, for tiers that are shared. chunk: tokens of a chunk.
+    prompt_tokens: of the prompts that were looked up when their sequences were admitted first;
+    device_hit_tokens: those of them that the device had.
     """
 
     def __init__(
-        self, env: simpy.Environment, budget: Budget, plans: Iterable[TierPlan], chunk: int
+        self,
+        env: simpy.Environment,
+        budget: Budget,
+        plans: Iterable[TierPlan],
+        chunk: int,
+        pools: Pools,
     ) -> None:
         self.chunk = chunk
         self.token_bytes = sum(budget.cell_bytes_of(group) for group in budget.model.groups())
         if not self.token_bytes:
             raise InputError(f"tiers: {budget.model.name} keeps states, no tokens to store")
-        self.tiers = [Tier(env, plan, chunk * self.token_bytes) for plan in plans]
+        self.tiers = [pools.tier(env, plan, chunk * self.token_bytes) for plan in plans]
         self.prompt_tokens = 0
         self.device_hit_tokens = 0
         self._env = env
@@ -119,7 +174,7 @@ class Tiers:
 
     def _home(self, key: int) -> int | None:
         """The nearest tier that has a chunk."""
-        return next((i for i, tier in enumerate(self.tiers) if key in tier), None)
+        return next((i for i, tier in enumerate(self.tiers) if key in tier.store), None)
 
     # What a policy asks and does.
 
@@ -157,14 +212,14 @@ class Tiers:
         wanted, moving = self._wanted, 0
         self._forget_wanted()
         for tier, keys in zip(self.tiers, wanted, strict=True):
-            tier.touch(keys)
+            tier.store.touch(keys)
         for place in reversed(range(len(self.tiers))):
             tier, keys = self.tiers[place], wanted[place]
             moving += len(keys)
             if moving:
-                yield from tier.reading.transfer(moving * self.chunk * self.token_bytes)
+                yield from tier.links.reading.transfer(moving * self.chunk * self.token_bytes)
             for nearer in self.tiers[:place]:
-                nearer.put(keys)
+                nearer.store.put(keys)
 
     def after(self, step: Step) -> None:
         """Send off the chunks of prompts that the step has completed and nobody has."""
@@ -183,23 +238,31 @@ class Tiers:
 
     def _write(self, keys: list[int]) -> Generator[simpy.Event, Any, None]:
         for tier in self.tiers:
-            yield from tier.writing.transfer(len(keys) * self.chunk * self.token_bytes)
-            tier.put(keys)
+            yield from tier.links.writing.transfer(len(keys) * self.chunk * self.token_bytes)
+            tier.store.put(keys)
 
-    def summary(self) -> list[dict[str, Any]]:
-        """The device and every tier: tokens found there, their share of all prompts, bytes."""
-        device: dict[str, Any] = {"name": "device", "hit_tokens": self.device_hit_tokens}
-        tiers: list[dict[str, Any]] = [
+
+def summary_of(found: SequenceOf[Tiers]) -> list[dict[str, Any]]:
+    """The device and every tier of some replicas: tokens found there, and the share of all prompts.
+
+    Bytes of tiers and links that replicas have in common are counted once.
+    """
+    prompts = max(1, sum(tiers.prompt_tokens for tiers in found))
+    device = sum(tiers.device_hit_tokens for tiers in found)
+    levels: list[dict[str, Any]] = [{"name": "device", "hit_tokens": device}]
+    for level in zip(*(tiers.tiers for tiers in found), strict=True):
+        stores = {id(tier.store): tier.store for tier in level}.values()
+        links = {id(tier.links): tier.links for tier in level}.values()
+        plan, chunk = level[0].plan, found[0].chunk * found[0].token_bytes
+        levels.append(
             {
-                "name": tier.plan.name,
-                "hit_tokens": tier.hit_tokens,
-                "bytes": tier.plan.bytes,
-                "peak_bytes": tier.peak * self.chunk * self.token_bytes,
-                "read_bytes": tier.reading.bytes_carried,
-                "written_bytes": tier.writing.bytes_carried,
-                "evicted_bytes": tier.evictions * self.chunk * self.token_bytes,
+                "name": plan.name,
+                "hit_tokens": sum(tier.hit_tokens for tier in level),
+                "bytes": len(stores) * plan.bytes,
+                "peak_bytes": sum(store.peak for store in stores) * chunk,
+                "read_bytes": sum(each.reading.bytes_carried for each in links),
+                "written_bytes": sum(each.writing.bytes_carried for each in links),
+                "evicted_bytes": sum(store.evictions for store in stores) * chunk,
             }
-            for tier in self.tiers
-        ]
-        prompts = max(self.prompt_tokens, 1)
-        return [each | {"hit_rate": each["hit_tokens"] / prompts} for each in (device, *tiers)]
+        )
+    return [level | {"hit_rate": level["hit_tokens"] / prompts} for level in levels]

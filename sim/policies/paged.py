@@ -199,7 +199,7 @@ class Paged(PagedOperations, Policy):
         holding = manager.holdings.get(seq.id)
         if holding is None:
             return self._admit(seq, n, computed + hit, self._hit_of(seq, hit))
-        if n == 1 and not self._lookahead:
+        if n == 1 and not self._ahead:
             fits = manager.extend_by_one(holding, computed)
         else:
             fits = manager.extend(holding, computed, n, seq.tokens, self._lookahead)

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.budget import Budget
 from sim.errors import IntegrityError
-from sim.policies.base import DecodeRun, Policy, Usage
+from sim.policies.base import DecodeRun, HandedOver, Policy, Usage
 from sim.policies.summary_reads import reads_of, reads_of_run
 from sim.sequence import Sequence
 from sim.step import Cells, Copy, Placement, Reads, Step
@@ -50,7 +50,6 @@ class Summary(Policy):
 
     name = "summary"
     lossy = "old tokens are replaced by centroids"
-    takes_over = False  # centroids are made where the tokens they stand for were computed
 
     @dataclass(frozen=True)
     class Options:
@@ -173,6 +172,14 @@ class Summary(Policy):
         share.slot = self._free.pop()
         self._count(share, 1)
         return self.held_bytes(seq)
+
+    def hand_over(self, seq: Sequence) -> HandedOver:
+        """Kept tokens and centroids, as they are."""
+        return HandedOver(replace(self._shares[seq.id]), self.held_bytes(seq))
+
+    def take_over(self, seq: Sequence, handed: HandedOver) -> None:
+        """They wait on the host, as if they had been swapped out here."""
+        self._on_host[seq.id] = replace(handed.state, final=self._final(seq))
 
     def commit(self, step: Step) -> Placement:
         """Reads are those of the cells held, however long the sequences are."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from sim.llamacpp.state import SavedState
 from sim.policies.base import Policy
@@ -56,6 +57,9 @@ class LlamaServer(Scheduler):
         )
         cache_prompt: bool = option(True, "go on from what the slot holds of the prompt")
         context_shift: bool = option(False, "drop tokens when a slot is full, rather than stop")
+        shift_by: Literal["rotate", "reprefill"] = option(
+            "rotate", "rotate the keys of what stays (the engine), or process it all again"
+        )
         n_keep: int = option(1, "first tokens that a context shift keeps (the BOS token)", low=0)
         n_discard: int = option(0, "tokens that a shift drops; 0: half of the others", low=0)
         ctx_checkpoints: int = option(32, "context checkpoints of a slot; 0: none", low=0)
@@ -152,6 +156,7 @@ class LlamaServer(Scheduler):
             "prompt_cache_saves",
             "prompt_cache_loads",
             "slots_purged",
+            "find_slot_failures",
             "context_shifts",
             "truncated_sequences",
         )
@@ -262,6 +267,7 @@ class LlamaServer(Scheduler):
         for slot, n in work:
             seq = slot.serving
             while not self.policy.allocate(seq, n):
+                self._counts["find_slot_failures"] += 1
                 if not self._purge_one():
                     self._fail_all(step)
                     return step
@@ -318,10 +324,15 @@ class LlamaServer(Scheduler):
             kept = min(self.context_size - 4, options.n_keep)
             left = slot.held - kept
             dropped = min(options.n_discard or left // 2, max(0, left - 1))
-            self._llama.seq_rm(seq.id, kept, kept + dropped)
-            self._llama.seq_add(seq.id, kept + dropped, -1, -dropped)
             slot.prompt.known = min(slot.prompt.known if slot.dropped else slot.held, kept)
             slot.dropped += dropped
+            if options.shift_by == "rotate":
+                self._llama.seq_rm(seq.id, kept, kept + dropped)
+                self._llama.seq_add(seq.id, kept + dropped, -1, -dropped)
+            else:
+                self._llama.seq_rm(seq.id, kept, -1)
+                seq.high = max(seq.high, seq.computed)
+                seq.computed = kept + slot.dropped
             self._count_checkpoints(-slot.prompt.checkpoint_bytes)
             slot.prompt.checkpoints.clear()
             self._counts["context_shifts"] += 1
@@ -331,7 +342,7 @@ class LlamaServer(Scheduler):
         seq = slot.serving
         if not slot.started:
             self._start(slot, step)
-        start, length = seq.computed, seq.prompt
+        start, length = seq.computed, seq.tokens  # more than the prompt after a shift by prefill
         end = min(length, start + room)
         if not self._makes_checkpoints:
             return end - start

@@ -45,8 +45,9 @@ class Slot:
 
     @property
     def decodes(self) -> bool:
-        """Whether its prompt is behind it, so that each step takes one token of it."""
-        return self.busy and self.started and self.serving.tokens > self.serving.prompt
+        """Whether only its last token is to be processed, so that each step takes one of it."""
+        seq = self.serving if self.busy and self.started else None
+        return seq is not None and seq.tokens > seq.prompt and seq.computed + 1 >= seq.tokens
 
     @property
     def held(self) -> int:

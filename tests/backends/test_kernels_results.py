@@ -139,7 +139,7 @@ def test_decode_through_block_tables(device, kind, dim, heads):
     rng = np.random.default_rng(9)
     lengths = int32([1, 130, 97])
     table = int32(np.stack([rng.permutation(16) for _ in lengths]))
-    batch = DecodeBatch("TABLE", table, int32([0, 0, 30]), lengths, 130, block=16)
+    batch = DecodeBatch("TABLE", table, int32([0, 0, 30]), lengths, 130, 198, block=16)
     q = queries(3, heads, dim)
     cells = [
         table[b, np.arange(start, n) // 16] * 16 + np.arange(start, n) % 16
@@ -158,7 +158,7 @@ def test_decode_over_a_shared_range_reads_what_is_masked(device, monkeypatch):
     mask = np.random.default_rng(3).integers(0, 2, (3, 300)).astype(np.uint8)
     mask[2] = 0
     batch = DecodeBatch(
-        "RANGE", int32([[4], [20], [4]]), int32([0, 0, 0]), int32([300, 256, 300]), 300, mask
+        "RANGE", int32([[4], [20], [4]]), int32([0, 0, 0]), int32([300, 256, 300]), 300, 856, mask
     )
     q, sinks = queries(3, 4, 64), np.array([0.5, -1, 2, 0], np.float32)
     cells = [np.arange(4, 304), np.arange(20, 276), np.arange(4, 304)]
@@ -173,7 +173,7 @@ def test_decode_over_a_shared_range_reads_what_is_masked(device, monkeypatch):
 def test_decode_over_a_ring(device):
     plain, kernels = pair(device, "f16", cells=100, layers=1)
     first, end = int32([40, 0]), int32([75, 5])
-    batch = DecodeBatch("RING", int32([[10], [60]]), first, end, 35, ring=40)
+    batch = DecodeBatch("RING", int32([[10], [60]]), first, end, 35, 40, ring=40)
     cells = [10 + np.arange(40, 75) % 40, 60 + np.arange(5)]
     q = queries(2, 4, 64)
     got = attended(device, kernels, q, batch, 0.125)
@@ -182,18 +182,37 @@ def test_decode_over_a_ring(device):
 
 
 @pytest.mark.parametrize("longest", [1, 255, 256, 1000, 8192, 131072])
-@pytest.mark.parametrize("blocks", [1, 64, 4096])
-def test_splits_cover_the_longest_sequence(longest, blocks):
-    splits, chunk = splits_of(longest, blocks, 132)
+@pytest.mark.parametrize("batch", [1, 8, 64])
+@pytest.mark.parametrize("groups", [1, 8])
+def test_splits_cover_the_longest_sequence(longest, batch, groups):
+    splits, chunk = splits_of(longest, batch * longest, groups, 528)
     assert (splits - 1) * chunk < longest <= splits * chunk
+    assert chunk % 32 == 0
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "splits"), [(64, 8192, 1), (32, 4096, 2), (8, 8192, 8), (1, 8192, 32)]
+)
+def test_equal_sequences_fill_the_processors_in_one_round(batch, length, splits):
+    """8 KV heads on the 132 multiprocessors of an H100, four blocks each."""
+    assert splits_of(length, batch * length, 8, 4 * 132)[0] == splits
+
+
+def test_one_long_sequence_is_not_left_to_few_blocks():
+    """Half of all items in one of 64 sequences: it may not take longer than the rest."""
+    longest, total = 1 << 18, 1 << 19
+    splits, chunk = splits_of(longest, total, 8, 528)
+    rounds = -(-8 * total // chunk // 528)
+    assert rounds * chunk < 1.1 * 8 * total / 528 and splits > 30
 
 
 def test_length_splits_do_not_change_the_output(device, monkeypatch):
     _, kernels = pair(device, "f32", cells=1100, layers=1)
-    batch = DecodeBatch("RANGE", int32([[0]]), int32([0]), int32([1100]), 1100)
+    monkeypatch.setattr(device, "processors", 100)
+    batch = DecodeBatch("RANGE", int32([[0]]), int32([0]), int32([1100]), 1100, 1100)
     q = queries(1, 2, 64)
     split = attended(device, kernels, q, batch, 0.125)
-    monkeypatch.setattr(device, "processors", 0)
+    monkeypatch.setattr(device, "processors", 1)
     alone = attended(device, kernels, q, batch, 0.125)
     assert 0 < np.abs(alone - split).max() < 1e-6
 

@@ -81,9 +81,34 @@ def test_disaggregated_with_tiers(capsys: pytest.CaptureFixture[str]) -> None:
     assert "paged: prompt tokens found on device" in printed
 
 
+def test_tiers_of_all_replicas(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--replicas", "3", "--kv-tokens", "6000", "--host-cache", "1GiB"]
+    options += ["--disk-cache", "8GiB"]
+    own = summary(capsys, *options)["cluster"]["tiers"]
+    both = summary(capsys, *options, "--shared-cache", "host,disk")["cluster"]["tiers"]
+    assert [each["name"] for each in both] == ["device", "shared host", "shared disk"]
+    assert [each["bytes"] for each in both[1:]] == [2**30, 2**33]
+    assert [each["bytes"] for each in own[1:]] == [3 * 2**30, 3 * 2**33]
+    # What one has computed the others find.
+    assert sum(each["hit_tokens"] for each in both) > sum(each["hit_tokens"] for each in own)
+
+
+def test_disaggregated_over_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--prefill-replicas", "1", "--decode-replicas", "1", "--policies", "ring"]
+    assert main([*COMMON, *options, "--json"]) == 0
+    ring = json.loads(capsys.readouterr().out)["ring"]
+    assert ring["requests_completed"] == 30
+    # 128 KiB a token, and what the state says of its cells.
+    prompts = ring["cluster"]["replicas"][0]["prompt_tokens"]
+    per_token = ring["cluster"]["link"]["bytes"] / prompts
+    assert 131072 < per_token < 131072 * 1.01
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--host-cache", "1GiB", "--shared-cache", "disk"], "there is no disk tier"),
+        (["--host-cache", "1GiB", "--shared-cache", "hosts"], "tiers.shared.0: input should be"),
         (["--prefill-replicas", "1"], "prefill_replicas and decode_replicas go together"),
         (["--replicas", "2", "--decode-replicas", "2"], "go together"),
         (["--replicas", "2", "--router", "robin"], "unknown router 'robin'; did you mean"),

@@ -172,6 +172,27 @@ def test_beams_that_never_die_are_samples_and_busy_ones_save_more():
     assert samples < saved(lengths, 4, "beams", 0.05) < saved(lengths, 4, "beams", 0.5)
 
 
+def test_the_nearest_turnover_is_one_that_is_swept():
+    from kvlab.reproduce import pagedattention_sharing as module
+    from sim.beams import TURNOVER
+
+    assert set(module.NEAREST.values()) <= set(module.TURNOVERS)
+    assert TURNOVER == 0.1  # as the text says
+
+
+def test_least_computed_first_saves_among_mixed_prompts_and_nothing_among_equal_ones():
+    from kvlab.reproduce import preemption_tax as module
+
+    mixed, equal = (
+        module.Traffic(prompt, "uniform:low=128,high=384", 150)
+        for prompt in (module.MIXED_PROMPTS, "constant:tokens=512")
+    )
+    last, least = (module.waste(mixed, 500, victim, 0) for victim in ("last", "least-computed"))
+    assert 0 < least.tokens < last.tokens and least.each < last.each
+    assert last.tax == pytest.approx(last.tokens / (last.tokens + 150 * 768), rel=0.05)
+    assert module.waste(equal, 500, "last", 0) == module.waste(equal, 500, "least-computed", 0)
+
+
 def test_large_blocks_cost_where_memory_is_short(monkeypatch):
     from kvlab.reproduce import pagedattention_blocksize as module
 

@@ -84,6 +84,26 @@ def test_ready_studies_can_be_run_as_they_stand(name):
         assert study.question
 
 
+def test_a_study_runs_over_a_trace_of_ones_own(tmp_path):
+    rows = "".join(f"2024-05-10 00:00:{second:02}.0,300,20\n" for second in range(12))
+    (tmp_path / "mine.csv").write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + rows)
+    trace = f"azure:{tmp_path / 'mine.csv'}"
+    (tmp_path / "blocks.toml").write_text('answer = "Old."\n' + STUDY.replace("experiments", "#"))
+    done = kvlab(
+        "study",
+        tmp_path / "blocks.toml",
+        *("--workload", trace, "--requests", 5, "--out", tmp_path, "--jobs", 1),
+    )
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "blocks.md").read_text()
+    assert f"`workload` {trace}" in page and "`requests` 5" in page and "Old." not in page
+    assert f"--workload {trace} --requests 5" in page
+    assert "4 runs" in page  # a trace draws nothing: one run a point
+    refused = kvlab("study", "eviction", "--workload", trace)
+    assert "says the traffic itself" in str(refused.exception)
+    assert "go with --workload" in str(kvlab("study", "holes", "--rate", 2).exception)
+
+
 def test_experiments_that_need_files_are_refused(tmp_path):
     (tmp_path / "blocks.toml").write_text(STUDY.replace("vattention-mapping", "mooncake-fig9"))
     done = kvlab("study", tmp_path / "blocks.toml", "--jobs", 1)

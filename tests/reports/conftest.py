@@ -135,6 +135,7 @@ def fake_run(
         "itl_s": statistics(gaps if finish else []),
         "e2e_s": statistics(e2e),
         "itl_cdf": [[g, (i + 1) / 200] for i, g in enumerate(gaps.tolist())] if finish else [],
+        "fairness": 0.9,
         "kv_utilization_mean": float(live.mean() / cells),
         "kv_utilization_peak": float(live.max() / cells),
         "reserved_mean": float(unused.mean() / cells / 2),

@@ -149,6 +149,19 @@ def test_a_waterfall_draws_typical_requests_or_those_asked_for(run):
         waterfall.draw({"paged": run}, [999])
 
 
+def test_a_bar_that_would_hide_the_others_is_cut_and_says_where_it_ends(run, make_run):
+    slow = make_run("none", slow=40.0)
+    runs = {"none": slow, "paged": run, "again": run}
+    (axes,) = waterfall.draw(runs, [2]).axes
+    ends = [each.requests.set_index("request").loc[2, "e2e_s"] for each in runs.values()]
+    assert ends[0] > 10 * ends[1]
+    assert ends[1] < axes.get_xlim()[1] < 1.1 * ends[1]
+    assert [text.get_text() for text in axes.texts] == [f"to {ends[0]:,.4g} s"]
+    (alone,) = waterfall.draw({"none": slow}, [2]).axes
+    assert alone.get_xlim()[1] > ends[0]
+    assert not alone.texts
+
+
 def test_the_memory_page_carries_every_owner(run):
     text = memory_page(run, 0.0, 10.0)
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))

@@ -1,5 +1,6 @@
 """Hardware sheets: complete, plausible, and refused when they are not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,17 @@ def test_unknown_sheets(tmp_path: Path) -> None:
         hardware_of("h10")
     with pytest.raises(InputError, match="cannot be read"):
         hardware_of(tmp_path / "none.toml")
+
+
+def test_fields_can_be_changed_behind_a_colon():
+    changed = hardware_of("h100:to_device_bandwidth=25e9,memory_bytes=1e9")
+    assert changed == replace(hardware_of("h100"), to_device_bandwidth=25e9, memory_bytes=10**9)
+    for spec, words in (
+        ("h100:to_devic=3", "to_devic"),
+        ("h100:link_latency=x", "link_latency: expected a number"),
+        ("h100:link_latency=-1", "must not be negative"),
+        ("h100:memory_bytes=inf", "memory_bytes must be"),
+        ("h10:link_latency=1", "did you mean 'h100'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            hardware_of(spec)

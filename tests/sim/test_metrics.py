@@ -106,6 +106,15 @@ def test_summary_of_hand_made_steps(budget_of):
     assert summary["itl_s"]["p99"] == 3
     assert summary["itl_cdf"] == [[2.0, 0.5], [3.0, 1.0]]
     assert summary["steps"] == 3
+    # Paces of 2/3 and 1/3.
+    assert summary["fairness"] == pytest.approx(0.9)
+
+
+def test_whoever_fails_has_no_pace(budget_of):
+    recorder = recorded(budget_of(), [{0}, {0, 1}, {1}], [1, 2, 3])
+    recorder.failed(Request(7, 0.0, 5, 2), "no room")
+    summary = summary_of(recorder, request_columns(recorder), {"default": Objectives()})
+    assert summary["fairness"] == pytest.approx(0.9 * 2 / 3)
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1))

@@ -215,10 +215,6 @@ def test_several_samples_are_not_split(budget_of) -> None:
 def test_only_what_takes_over(budget_of) -> None:
     with pytest.raises(InputError, match="'llama-server' takes over no prompts"):
         simulate(listed((0, 8, 2)), budget_of(), Plan(prefill=1), "ring", scheduler="llama-server")
-    with pytest.raises(InputError, match="'ring' takes over no prompts"):
-        simulate(listed((0, 8, 2)), budget_of(), Plan(prefill=1), "ring")
-    with pytest.raises(InputError, match="'summary' takes over no prompts"):
-        simulate(listed((0, 8, 2)), budget_of(), Plan(prefill=1), "summary")
 
 
 def test_bytes_of_a_prompt(budget_of) -> None:

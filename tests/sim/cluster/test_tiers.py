@@ -1,7 +1,7 @@
 """Tiers against times and hits worked out by hand, and against their own single steps."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sim.budget import Budget
 from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts, Plan
 from sim.cluster.tiered import TieredPaged
-from sim.cluster.tiers import TierPlan, Tiers
+from sim.cluster.tiers import Pools, TierPlan, Tiers
 from sim.metrics import request_columns, timeline_columns
 from sim.model_files import model_of
 from sim.plugins import scheduler_of
@@ -63,8 +63,10 @@ class FlatTime(TimeModel):
 
 
 def simulate(requests, budget, plans, replicas=1, exact_steps=False, **options) -> FinishedCluster:
+    pools = Pools()
+
     def make(env) -> Parts:
-        tiers = Tiers(env, budget, plans, CHUNK)
+        tiers = Tiers(env, budget, plans, CHUNK, pools)
         policy = TieredPaged(budget, Paged.Options(block_size=4, **options), tiers)
         return Parts(policy, scheduler_of("vllm", policy), FlatTime(), tiers)
 
@@ -166,6 +168,65 @@ def test_every_replica_has_tiers_of_its_own(budget_of) -> None:
     assert [each["tiers"][1]["hit_tokens"] for each in run.summary["replicas"]] == [0, 0]
 
 
+@pytest.mark.parametrize(("shares_link", "end"), [(False, 12.0), (True, 12.5)])
+def test_replicas_find_what_others_have_written(budget_of, shares_link, end) -> None:
+    budget = budget_of(tokens=44)
+    plan = replace(tier(budget, "shared", 100, 0.25), shared=True, shares_link=shares_link)
+    requests = [
+        ask(0.0, 20, shared=16, private=2),
+        ask(10.0, 20, shared=16, private=3),
+        ask(10.0, 20, shared=16, private=4),
+    ]
+    run = simulate(requests, budget, [plan], replicas=3)
+    # 0: as above, both chunks are there at 4. The other two replicas load them at the same time,
+    # half a second over a link of their own, twice that over one that they share; 4 tokens take
+    # 1.5 s.
+    assert finishes(run) == [3.5, end, end]
+    device, shared = run.summary["tiers"]
+    size = CHUNK * budget.model.token_bytes()
+    assert (device["hit_tokens"], shared["hit_tokens"]) == (0, 32)
+    assert shared["hit_rate"] == 32 / 60
+    assert (shared["bytes"], shared["peak_bytes"]) == (100 * size, 2 * size)
+    assert (shared["read_bytes"], shared["written_bytes"]) == (4 * size, 2 * size)
+    found = [each["tiers"][1]["hit_tokens"] for each in run.summary["replicas"]]
+    assert found == [0, 16, 16]
+
+
+def test_one_tier_may_be_shared_and_the_other_not(budget_of) -> None:
+    budget = budget_of(tokens=44)
+    plans = [
+        tier(budget, "host", 100, 0.25),
+        replace(tier(budget, "disk", 100, 0.5), shared=True, shares_link=True),
+    ]
+    requests = [
+        ask(0.0, 20, shared=16, private=2),
+        ask(10.0, 20, shared=16, private=3),
+        ask(20.0, 40, private=4),
+        ask(30.0, 40, private=5),
+        ask(50.0, 20, shared=16, private=6),
+        ask(60.0, 20, shared=16, private=7),
+    ]
+    run = simulate(requests, budget, plans, replicas=2)
+    # Replica 1 has the prefix from the disk at first (1 s, then half a second to the device), and
+    # when its device has lost it from its own host, as replica 0 has.
+    assert finishes(run) == [3.5, 13.0, 26.0, 36.0, 52.0, 62.0]
+    hits = {each["name"]: each["hit_tokens"] for each in run.summary["tiers"]}
+    assert hits == {"device": 0, "host": 32, "disk": 16}
+    size = CHUNK * budget.model.token_bytes()
+    assert [each["bytes"] for each in run.summary["tiers"][1:]] == [200 * size, 100 * size]
+
+
+def test_what_nobody_shares_is_not_found_in_a_shared_tier(budget_of) -> None:
+    """Requests without a path are nobody else's, whatever their numbers on their replicas."""
+    budget = budget_of(tokens=44)
+    plan = replace(tier(budget, "shared", 100, 0.25), shared=True)
+    requests = [{"arrival": 10.0 * i, "prompt": 20, "output": 1} for i in range(4)]
+    run = simulate(requests, budget, [plan], replicas=2)
+    assert finishes(run) == [3.5, 13.5, 23.5, 33.5]
+    assert run.summary["tiers"][1]["hit_tokens"] == 0
+    assert run.summary["tiers"][1]["written_bytes"] == 8 * CHUNK * budget.model.token_bytes()
+
+
 def test_what_cannot_have_tiers(budget_of) -> None:
     budget = budget_of()
     with pytest.raises(InputError, match="the host tier of 1 bytes holds no chunk"):
@@ -178,7 +239,7 @@ def test_what_cannot_have_tiers(budget_of) -> None:
         simulate([], states, [TierPlan("host", 1 << 30, 1.0, 1.0)])
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=16, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(
         st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(1, 60), st.integers(1, 30)),
@@ -187,10 +248,17 @@ def test_what_cannot_have_tiers(budget_of) -> None:
     ),
     st.integers(1, 12),
     st.booleans(),
+    st.sampled_from(["none", "host", "disk", "both"]),
 )
-def test_runs_of_steps_give_the_same_bits_as_single_steps(budget_of, given, chunks, whole) -> None:
+def test_runs_of_steps_give_the_same_bits_as_single_steps(
+    budget_of, given, chunks, whole, shared
+) -> None:
     budget = budget_of(tokens=140)
-    plans = [tier(budget, "host", chunks, 0.3), tier(budget, "disk", 3 * chunks, 0.7)]
+    host, disk = tier(budget, "host", chunks, 0.3), tier(budget, "disk", 3 * chunks, 0.7)
+    plans = [
+        replace(host, shared=shared in ("host", "both")),
+        replace(disk, shared=shared in ("disk", "both"), shares_link=shared == "disk"),
+    ]
     requests, now = [], 0.0
     for i, (gap, family, prompt, output) in enumerate(given):
         now += gap

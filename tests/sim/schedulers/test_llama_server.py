@@ -275,7 +275,7 @@ def test_idle_slots_are_purged_and_then_everybody_fails(server):
     it = server("full", "ring", tokens=512, cache_idle_slots=False, cache_ram=0)
     it.serve((200, 2, ((0, 202),)))
     it.serve((300, 50, ((1, 350),)))
-    assert it.counts == {"slots_purged": 1}
+    assert it.counts == {"slots_purged": 1, "find_slot_failures": 1}
     it.serve((200, 90, ((2, 290),)), (200, 90, ((3, 290),)))
     assert it.failed == [CONTEXT_FULL] * 2
     assert it.policy.usage()[0].free == 512
@@ -292,6 +292,20 @@ def test_a_full_slot_stops_or_shifts(server):
     [slot] = it.scheduler.slots
     assert (slot.prompt.tokens, slot.prompt.known) == (299 - 127, 1)
     assert it.scheduler.misfit_of(Sequence(5, Request(5, 0.0, 256, 1))) != ""
+
+
+def test_a_shift_by_prefill_processes_what_stays_again(server):
+    it = server("full", "ring", tokens=256, max_seqs=1, context_shift=True, shift_by="reprefill")
+    [seq] = it.serve((200, 100, ((0, 300),)))
+    assert (seq.tokens, it.counts) == (300, {"context_shifts": 1})
+    [slot] = it.scheduler.slots
+    # The same cells as after a rotation, with the 127 of them that are not kept computed again.
+    assert (slot.prompt.tokens, slot.prompt.known) == (299 - 127, 1)
+    assert it.policy.usage()[0].live == 299 - 127
+    assert (seq.high, slot.dropped) == (255, 127)
+    # 127 of those that stay, and the new token.
+    assert it.steps[:2] == [[(0, 0, 128)], [(0, 128, 72)]] and [(0, 128, 128)] in it.steps
+    assert sum(n > 1 for [(_, _, n)] in it.steps) == 3
 
 
 def test_samples_fork_into_idle_slots_and_leave_nothing(server):

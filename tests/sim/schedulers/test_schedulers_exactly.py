@@ -35,6 +35,11 @@ CASES: list[tuple[str, dict[str, Any], list[tuple[str, str, dict[str, Any]]]]] =
     ("llama-server", {}, LLAMA),
     ("llama-server", {"cache_idle_slots": False, "ctx_checkpoints": 2}, LLAMA),
     ("llama-server", {"context_shift": True, "cache_ram": 0}, LLAMA[:3]),
+    (
+        "llama-server",
+        {"context_shift": True, "shift_by": "reprefill", "cache_ram": 0},
+        LLAMA[:3],
+    ),
     ("static", {}, ANY),
     ("static", {"max_seqs": 2}, ANY),
     ("orca", {}, ANY),
