@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 
 from sim.clock import to_seconds
 from sim.policies.base import PARTS, DecodeRun, Policy, Usage, counts_of
@@ -56,6 +57,7 @@ class _Track:
     kinds: list[str] = field(default_factory=list)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Recorder:
     """Takes note of every step of one engine and of every request's end."""
 

@@ -13,7 +13,7 @@ from sim.llamacpp.defrag import is_fragmented, moves_by_sequence, moves_into_hol
 from sim.llamacpp.errors import StrictRefusal
 from sim.llamacpp.integrity import check_cells
 from sim.llamacpp.kv_state import load_state, save_state, state_bytes
-from sim.llamacpp.memory import CacheUsage, Memory, Placed
+from sim.llamacpp.memory import CacheUsage, Placed
 from sim.llamacpp.pending import CellMoves, Update
 from sim.llamacpp.placement import Placement, Slot, Step
 from sim.llamacpp.search import (
@@ -33,7 +33,7 @@ from sim.llamacpp.window import UNBOUNDED, Window
 Slots = Literal["scattered", "contiguous"]
 
 
-class KVCache(Streams, Memory):
+class KVCache(Streams):
     """One attention cache.
 
     size: cells of a stream. n_stream: 1, shared by all sequences, or one for each of ``n_seq_max``.

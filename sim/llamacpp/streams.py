@@ -9,6 +9,7 @@ import numpy as np
 from sim.llamacpp import sequence_ops as ops
 from sim.llamacpp.cells import Cells, Snapshot
 from sim.llamacpp.errors import EngineAborts, EngineUndefined, StrictRefusal
+from sim.llamacpp.memory import Memory
 from sim.llamacpp.observer import SILENT, Observer
 from sim.llamacpp.pending import KShift, StreamCopy, Update, check_shiftable
 from sim.llamacpp.sizes import MAX_SEQ, AttentionRows
@@ -19,7 +20,7 @@ def position_range(p0: int, p1: int) -> tuple[int, int | None]:
     return max(0, p0), None if p1 < 0 else p1
 
 
-class Streams:
+class Streams(Memory):
     """The cells of one attention cache, in one stream for all sequences or one for each.
 
     size: cells of a stream. streams, heads: the cells and the next cell to look at, per stream.

@@ -14,6 +14,7 @@ from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import numpy as np
+from mypy_extensions import mypyc_attr
 
 from sim.budget import Budget
 from sim.errors import IntegrityError
@@ -27,7 +28,7 @@ from sim.llamacpp.search import largest_free_run
 from sim.llamacpp.sizes import MAX_SEQ, ContextParams
 from sim.llamacpp.state import SavedState
 from sim.llamacpp.ubatch import split_singles
-from sim.policies.base import DecodeRun, HandedOver, Policy, Usage
+from sim.policies.base import DecodeRun, HandedOver, Usage
 from sim.policies.llamacpp_geometry import largest_context
 from sim.policies.llamacpp_ops import LlamaOperations
 from sim.policies.llamacpp_pending import Owed, Served
@@ -44,7 +45,8 @@ NEVER = 1 << 60
 """More steps than any run has, more cells than any cache."""
 
 
-class LlamaPolicy(LlamaOperations, Policy):
+@mypyc_attr(allow_interpreted_subclasses=True)
+class LlamaPolicy(LlamaOperations):
     """A context of llama.cpp as a policy; subclasses say which caches it has.
 
     Room is promised by counting: a batch that does not fit as a whole is cut into smaller

@@ -28,7 +28,7 @@ from sim.paging.occupancy import Occupancy, Totals, final_length
 from sim.paging.reads import reads_of_run, reads_of_step
 from sim.paging.run import PagedRun, due_in
 from sim.paging.spec import Layout, layout_of
-from sim.policies.base import DecodeRun, Policy, Usage
+from sim.policies.base import DecodeRun, Usage
 from sim.policies.paged_ops import PagedOperations
 from sim.policies.paged_options import PagedOptions
 from sim.schedulers.runs import parts_of
@@ -46,7 +46,7 @@ class _Refusal(NamedTuple):
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Paged(PagedOperations, Policy):
+class Paged(PagedOperations):
     """Blocks of ``block_size`` tokens, taken when a token needs one and shared by equal prefixes.
 
     The bytes are divided as vLLM does it (`sim.paging.spec.layout_of`): the layers of every kind
@@ -59,7 +59,7 @@ class Paged(PagedOperations, Policy):
     name = "paged"
     can_fork: ClassVar[bool] = True
 
-    Options = PagedOptions
+    Options: ClassVar[type[PagedOptions]] = PagedOptions
 
     options: PagedOptions
 
@@ -68,6 +68,7 @@ class Paged(PagedOperations, Policy):
     ) -> None:
         """``layout`` overrides how the bytes of ``budget`` are divided."""
         super().__init__(budget, options)
+        self._continued = 0
         given = self.options
         self.layout = layout or layout_of(
             budget, given.block_size, given.hybrid, given.mamba_cache_mode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import count
 
 from mypy_extensions import mypyc_attr
 
@@ -33,8 +32,8 @@ class PagedOperations(Policy):
     manager: BlockManager
     _seqs: dict[int, Sequence]
     _totals: Totals
-
-    _private = count()
+    _continued: int
+    """Prefix identities that were made for what follows a tail that is gone."""
 
     def seq_rm(self, seq: int, p0: int, p1: int) -> bool:
         """Remove a tail, if no window has moved beyond it; False for anything else.
@@ -69,7 +68,8 @@ class PagedOperations(Policy):
             kept.append((branch, min(end, start)))
             if end >= start:
                 break
-        return (*kept, (_FIRST_PRIVATE - next(self._private), max(seq.limit, start + 1)))
+        self._continued += 1
+        return (*kept, (_FIRST_PRIVATE - self._continued, max(seq.limit, start + 1)))
 
     def seq_cp(self, src: int, dst: int, p0: int, p1: int) -> None:
         """``dst``, which holds nothing yet, shares all blocks of ``src``; no part of it can be."""

@@ -7,9 +7,12 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Iterator
 
+from mypy_extensions import mypyc_attr
+
 from sim.sequence import Sequence
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class WaitingQueue(Collection[Sequence], ABC):
     """Sequences that wait for admission, in the order in which they would be admitted."""
 
