@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from mypy_extensions import mypyc_attr
 
 from sim.clock import to_seconds
+from sim.compiled import mypyc_attr
 from sim.policies.base import PARTS, DecodeRun, Policy, Usage, counts_of
 from sim.pricing import Priced
 from sim.samples import Samples

@@ -17,8 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable
 from typing import ClassVar
 
-from mypy_extensions import mypyc_attr
-
+from sim.compiled import mypyc_attr
 from workloads.registry import Registry
 
 EVICTORS = Registry("eviction policy", "kvlab.evictors", {"lru": "sim.eviction.lru:LRU"})

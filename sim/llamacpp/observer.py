@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mypy_extensions import mypyc_attr
-
 if TYPE_CHECKING:
     from sim.llamacpp.kv_cache import KVCache
     from sim.llamacpp.streams import Streams
     from sim.llamacpp.ubatch import Ubatch
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class Observer:
     """Listens to nothing; override what is wanted. Calls must not change the caches."""
 

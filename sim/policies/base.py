@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from mypy_extensions import mypyc_attr
 from numpy.typing import NDArray
 
 from sim.budget import Budget
+from sim.compiled import mypyc_attr
 from sim.errors import IntegrityError, UnsupportedOperation
 from sim.model import LayerGroup
 from sim.policies.sequence_ops import SequenceOperations

@@ -14,7 +14,6 @@ from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import numpy as np
-from mypy_extensions import mypyc_attr
 
 from sim.budget import Budget
 from sim.errors import IntegrityError
@@ -45,7 +44,6 @@ NEVER = 1 << 60
 """More steps than any run has, more cells than any cache."""
 
 
-@mypyc_attr(allow_interpreted_subclasses=True)
 class LlamaPolicy(LlamaOperations):
     """A context of llama.cpp as a policy; subclasses say which caches it has.
 

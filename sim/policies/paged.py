@@ -14,10 +14,10 @@ from math import lcm
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from mypy_extensions import mypyc_attr
 from numpy.typing import NDArray
 
 from sim.budget import Budget
+from sim.compiled import mypyc_attr
 from sim.errors import IntegrityError
 from sim.paging.coordinator import Hit
 from sim.paging.forecast import Forecast

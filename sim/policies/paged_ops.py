@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mypy_extensions import mypyc_attr
-
+from sim.compiled import mypyc_attr
 from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Totals
 from sim.policies.base import Policy

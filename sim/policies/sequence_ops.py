@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, NoReturn
 
-from mypy_extensions import mypyc_attr
-
+from sim.compiled import mypyc_attr
 from sim.errors import UnsupportedOperation
 
 

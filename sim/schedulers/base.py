@@ -20,8 +20,7 @@ from collections.abc import Collection, Mapping
 from collections.abc import Sequence as SequenceOf
 from typing import ClassVar
 
-from mypy_extensions import mypyc_attr
-
+from sim.compiled import mypyc_attr
 from sim.policies.base import Policy
 from sim.sequence import Sequence
 from sim.speculation import Speculation

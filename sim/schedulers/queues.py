@@ -7,8 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Iterator
 
-from mypy_extensions import mypyc_attr
-
+from sim.compiled import mypyc_attr
 from sim.sequence import Sequence
 
 

@@ -10,8 +10,7 @@ from bisect import insort
 from collections.abc import Mapping
 from typing import ClassVar
 
-from mypy_extensions import mypyc_attr
-
+from sim.compiled import mypyc_attr
 from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.schedulers.batch import DecodeBatch

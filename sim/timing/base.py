@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
-from mypy_extensions import mypyc_attr
 from numpy.typing import NDArray
 
 from sim.budget import Budget
+from sim.compiled import mypyc_attr
 from sim.hardware import HardwareSheet
 from sim.step import Reads, Work
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any, Self
 
 import numpy as np
-from mypy_extensions import mypyc_attr
 
 from sim.budget import Budget
 from sim.clock import TICKS_PER_SECOND
+from sim.compiled import mypyc_attr
 from sim.hardware import HardwareSheet
 from sim.model import LayerGroup
 from sim.step import Count, Reads, Work
