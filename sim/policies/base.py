@@ -29,6 +29,7 @@ from sim.budget import Budget
 from sim.compiled import mypyc_attr
 from sim.errors import IntegrityError, UnsupportedOperation
 from sim.model import LayerGroup
+from sim.policies.no_options import NoOptions
 from sim.policies.sequence_ops import SequenceOperations
 from sim.reads import exact_reads
 from sim.sequence import Sequence
@@ -187,11 +188,6 @@ def _integral(count: Count, ticks: NDArray[np.int64], duration: int) -> int:
     if isinstance(count, np.ndarray):
         return int(count[: len(ticks)] @ ticks)
     return count * duration
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """What there is to choose where nothing is."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
