@@ -19,6 +19,7 @@ FLUSHED = 512 << 20
 """Bytes of a buffer that is several times as large as any L2 cache."""
 LEADS = (1, 4, 16)
 """How often that buffer is overwritten before a timed call; each takes some 200 microseconds."""
+ATTRIBUTES = ("num_regs", "shared_size_bytes", "local_size_bytes")
 CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.draw")
 """What ``nvidia-smi`` is asked: MHz and W."""
 
@@ -34,6 +35,7 @@ class CupyBackend(Backend):
         self.xp, self._cupyx = self._modules()
         self._stream = self.xp.cuda.get_current_stream()
         self._flush: Any = None
+        self._kernels: dict[str, Any] = {}
         self._sent: deque[tuple[Any, Any]] = deque()
         self.processors = int(self._properties["multiProcessorCount"])
 
@@ -101,7 +103,17 @@ class CupyBackend(Backend):
 
     def kernel(self, file: str, name: str, defines: Mapping[str, object]) -> Launch:
         """Compiled by NVRTC at its first use, and kept."""
-        return _kernel(self.xp, file, name, tuple(defines.items()))
+        options = tuple(defines.items())
+        kernel = _kernel(self.xp, file, name, options)
+        self._kernels[" ".join([name, *(f"{key}={value}" for key, value in options)])] = kernel
+        return kernel
+
+    def kernel_attributes(self) -> dict[str, Any]:
+        """As CuPy hands them on; bytes of local memory are spilled registers."""
+        return {
+            name: {key: kernel.attributes[key] for key in ATTRIBUTES}
+            for name, kernel in self._kernels.items()
+        }
 
     def versions(self) -> dict[str, str]:
         """CuPy, the CUDA runtime and the driver's CUDA version."""

@@ -35,7 +35,7 @@ class DecodeBatch:
     layout: RANGE, TABLE or RING. where: int32 (batch, n): the first cell of a range or ring, or
     block tables. first, end: int32 (batch,), the items that each reads. longest: the most items of
     one; total: of all of them. mask: uint8 (batch, items) or None. block: cells of a block. ring:
-    cells of a ring.
+    cells of a ring. splits: of the longest, 0 for as many as `splits_of` says.
     """
 
     layout: str
@@ -47,6 +47,7 @@ class DecodeBatch:
     mask: Array | None = None
     block: int = 1
     ring: int = 1
+    splits: int = 0
 
 
 def decode(
@@ -107,7 +108,8 @@ def _by_kernel(
     xp = backend.xp
     per_block = math.gcd(heads // store.row.kv_heads, MOST_HEADS)
     groups = heads // per_block
-    splits, chunk = splits_of(batch.longest, batch.total, groups, RESIDENT * backend.processors)
+    places = RESIDENT * backend.processors
+    splits, chunk = splits_of(batch.longest, batch.total, groups, places, batch.splits)
     defines = {
         "K_TYPE": TYPES[store.format_k.name],
         "V_TYPE": TYPES[store.format_v.name],
@@ -137,15 +139,20 @@ def _by_kernel(
 
 
 @cache
-def splits_of(longest: int, total: int, groups: int, places: int) -> tuple[int, int]:
+def splits_of(
+    longest: int, total: int, groups: int, places: int, given: int = 0
+) -> tuple[int, int]:
     """(splits of the longest sequence, items of each) for which the last block ends first.
 
     longest, total: items of the longest sequence and of all; groups: blocks that read the same
     items for other heads; places: blocks that run at once. Blocks of ``chunk`` items run in rounds.
+    given: the number of splits, about, where it is not to be chosen.
     """
     if longest <= 0:
         return 1, 1
     wanted = np.arange(1, max(1, longest // SHORTEST_SPLIT) + 1)
+    if given:
+        wanted = np.array([given])
     chunks = -(-longest // wanted)
     rounds = np.maximum(1, np.ceil(groups * total / chunks / places))
     chunk = int(chunks[(rounds * (chunks + SPLIT_START)).argmin()])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -137,6 +137,9 @@ class RawKernel:
     """A kernel; what it is given must be what its declaration asks for."""
 
     preferred_shared_memory_carveout = -1
+    attributes: Mapping[str, int] = dict.fromkeys(
+        ("num_regs", "shared_size_bytes", "local_size_bytes"), 0
+    )
 
     def __init__(self, code: str, name: str, options: tuple[str, ...]) -> None:
         defines = tuple(each for each in options if each.startswith("-D"))
