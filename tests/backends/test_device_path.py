@@ -236,8 +236,8 @@ class Torch:
     def full(size, value, *, dtype, device):
         return np.full(size, value, dtype)
 
-    class nn:  # noqa: N801
-        class functional:  # noqa: N801
+    class nn:
+        class functional:
             @staticmethod
             def scaled_dot_product_attention(q, k, v, enable_gqa):
                 assert enable_gqa and q.shape[1] > k.shape[1] and k.shape == v.shape
