@@ -26,6 +26,7 @@ POLICIES = {
     "iswa": "sim.policies.iswa:ISWA",
     "radix": "sim.policies.radix:Radix",
     "hybrid": "sim.policies.hybrid:Hybrid",
+    "summary": "sim.policies.summary:Summary",
 }
 """Where the built-in policies are, since without an installed package nobody says so."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array, Backend
-from backends.decode import DecodeBatch, decode
+from backends.decode import DecodeBatch, decode, has_kernel_for
 from backends.layouts import Reading
 from backends.softmax import attention
 from backends.store import KVStore
@@ -18,11 +18,11 @@ def attend(
 ) -> Array:
     """Attention of some queries over what their layout makes them read, dead cells included.
 
-    One query alone goes through the decode kernel where the backend has it.
+    One query alone goes through the decode kernel where that can read the store.
     """
     backend = store.backend
     queries = backend.on_device(q)
-    if backend.has_kernels and len(queries) == 1:
+    if len(queries) == 1 and has_kernel_for(store):
         return decode(store, layer, queries, _batch_of(backend, reading), scale, sinks)
     index = reading.index
     k, v = store.read(layer, index if isinstance(index, slice) else backend.on_device(index))

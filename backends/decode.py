@@ -18,6 +18,8 @@ from workloads.errors import InputError
 LOG2_E = math.log2(math.e)
 MOST_HEADS = 4
 """Query heads of a block; more would not fit into the registers."""
+HEAD_DIMS = (32, 64, 128, 256)
+"""Sizes of heads that the kernel was written for."""
 RESIDENT = 4
 """Blocks of the kernel that a multiprocessor holds at once (of half-precision types)."""
 SHORTEST_SPLIT = 256
@@ -66,6 +68,13 @@ def decode(
     return run(store, layer, q, batch, scale, sinks)
 
 
+def has_kernel_for(store: KVStore) -> bool:
+    """Whether the backend has a decode kernel that reads rows of this store."""
+    row = store.row
+    alike = row.v_dim == row.k_dim in HEAD_DIMS and not store.v_transposed
+    return store.backend.has_kernels and alike
+
+
 def _by_sequence(
     store: KVStore, layer: int, q: Array, batch: DecodeBatch, scale: float, sinks: Array | None
 ) -> Array:
@@ -99,10 +108,10 @@ def _by_kernel(
     size than K, or heads of a size that it was not written for.
     """
     dim, heads = store.row.k_dim, q.shape[1]
-    if store.v_transposed or store.row.v_dim != dim or dim not in (32, 64, 128, 256):
+    if not has_kernel_for(store):
         raise InputError(
-            "decode kernel: expected K and V alike, not transposed, with heads of 32, 64, 128 or"
-            f" 256 elements, not {store.row}"
+            "decode kernel: expected K and V alike, not transposed, with heads of"
+            f" {', '.join(map(str, HEAD_DIMS))} elements, not {store.row}"
         )
     backend = store.backend
     xp = backend.xp

@@ -27,7 +27,8 @@ class Scenario:
 
     model: kind of attention of `checking_model`, or a model of its own. tokens: memory, in tokens
     with every layer cached in full; states come on top. options: of the policy. scheduling: options
-    of the scheduler. at_once: take runs of decode steps as one.
+    of the scheduler. at_once: take runs of decode steps as one. v_transposed: V as llama.cpp keeps
+    it without flash attention.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Scenario:
     options: Mapping[str, Any] = field(default_factory=dict)
     scheduling: Mapping[str, Any] = field(default_factory=dict)
     at_once: bool = False
+    v_transposed: bool = False
 
     def budget(self) -> Budget:
         """The memory and the limits."""
@@ -66,6 +68,7 @@ class Scenario:
             self.workload,
             backend=backend,
             at_once=self.at_once,
+            v_transposed=self.v_transposed,
         )
 
     def outcome(self, policy: str, backend: str = "numpy") -> Outcome:
@@ -146,6 +149,20 @@ ESPECIALLY = {
         Scenario("context shift", tokens=TIGHT, options={"window": 64}),
         Scenario("context shift, tight", tokens=256, options={"window": 64}, scheduling=SWAP),
         Scenario("context shift, decode runs", tokens=TIGHT, options={"window": 64}, at_once=True),
+        Scenario(
+            "V transposed, context shift",
+            tokens=256,
+            options={"window": 64},
+            scheduling=SWAP,
+            v_transposed=True,
+        ),
+        Scenario(
+            "V transposed, streams, samples",
+            tokens=2048,
+            workload=Mixed(samples=3),
+            options={"streams": "per-sequence"},
+            v_transposed=True,
+        ),
         Scenario("defragmentation", **HOLES, options={"defrag": 0.05}),
         Scenario(
             "defragmentation, few rows", **HOLES, options={"defrag": 0.05, "defrag_nodes": 24}
@@ -162,6 +179,7 @@ ESPECIALLY = {
         Scenario("small ubatches", "swa", max_seqs=4, options={"ubatch": 16}),
         Scenario("streams", "swa", max_seqs=4, tokens=4096, options={"streams": "per-sequence"}),
         Scenario("full windows", "swa", max_seqs=4, options={"swa_full": True}),
+        Scenario("V transposed", "swa", max_seqs=4, kv_type="f16", v_transposed=True),
     ),
     "hybrid": (
         Scenario("rows beside states", "hybrid"),
@@ -180,6 +198,13 @@ ESPECIALLY = {
         Scenario("no prefix cache", tokens=TIGHT, options={"prefix_cache": False}),
         Scenario("windows forgotten", "swa", options={"hybrid": False}),
         Scenario("blocks of 4, beams", workload=Mixed(beams=4), options={"block_size": 4}),
+    ),
+    "summary": (
+        Scenario(
+            "until old tokens are merged",
+            options={"sinks": 4, "window": 64, "centroids": 16},
+            batched=32,
+        ),
     ),
     "radix": (
         Scenario("pages of 4", tokens=TIGHT, options={"page_size": 4}),

@@ -41,13 +41,15 @@ def refusal(*args: str) -> str:
 
 def test_scenarios_are_run_and_counted(monkeypatch):
     monkeypatch.setattr(scenarios, "GENERAL", scenarios.GENERAL[:2])
+    own = {"iswa": scenarios.GENERAL[-2:], "contiguous": scenarios.ESPECIALLY["contiguous"]}
+    monkeypatch.setattr(scenarios, "ESPECIALLY", own)
     monkeypatch.setattr(scenarios, "FORMATS", {})
     result = kvlab("verify", "--policy", "iswa,contiguous", "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == 0
     for group in found.values():
         assert all(each["passed"] and each["outputs"] for each in group.values())
-    assert [len(group) for group in found.values()] == [5, 7]
+    assert [len(group) for group in found.values()] == [4, 7]
 
 
 def test_a_table_is_printed_for_people():
@@ -75,6 +77,7 @@ def test_a_wrong_policy_fails(monkeypatch):
     ("args", "message"),
     [
         (["--policy", "pagd"], "unknown policy 'pagd'; did you mean 'paged'"),
+        (["--policy", "recurrent"], "recurrent: every scenario is refused"),
         (["--backend", "numpi"], "unknown backend 'numpi'"),
         (["--model", "llama-3.1-8b"], "--model and --policy-option go with --workload"),
         (["--policy", "ring", *WORKLOAD, "--kv-type", "fp8"], "ring: cache type 'fp8'"),
