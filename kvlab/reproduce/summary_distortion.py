@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from backends.arrays import Backend
     from backends.summary import Atoms
 
-TITLE = "Distortion of a recent window with a Wasserstein summary, against the budget"
+TITLE = "Distortion of a recent window with a Wasserstein summary (lossy), against the budget"
 SOURCE = (
     "The fixed-budget reading of a source document (recent tokens and a compressed summary chosen "
     "by Wasserstein distance), which gives no numbers"
@@ -260,7 +260,7 @@ def draw(found: Reproduction) -> Figure:
     figure = Figure(figsize=(7, 3.2))
     panels = figure.subplots(1, 2)
     words = {
-        "error": "error of the attention output",
+        "error": "relative error of the attention output",
         "distance": "2-Wasserstein distance of the keys",
     }
     for axes, (what, label) in zip(panels, words.items(), strict=True):
@@ -269,7 +269,7 @@ def draw(found: Reproduction) -> Figure:
             values = np.array(found.curves[way][what])
             curves.append(
                 Curve(
-                    way,
+                    f"{way} (lossy)",
                     BUDGETS,
                     np.median(values, axis=1).tolist(),
                     looks[way],
