@@ -8,7 +8,7 @@ over through its tables. Every output is compared with a dense reference that ha
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from backends.verification.history import Histories
 from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence
-from sim.step import Placement, Run
+from sim.step import Draft, Placement, Run
 from workloads.errors import InputError
 from workloads.request import Workload
 
@@ -136,7 +136,7 @@ class _Check:
         self.report = VerifyReport(policy.name, backend, f"{budget.kv_type_k}/{budget.kv_type_v}")
         self._is_rounded = budget.kv_type_k != "f32" or budget.kv_type_v != "f32"
 
-    def follow(self, placement: Placement, singly: bool) -> None:
+    def follow(self, placement: Placement, singly: bool, drafts: Mapping[int, Draft]) -> None:
         """Carry out a step, write its rows, compare its outputs.
 
         Not the step in which old tokens become centroids, nor any after it: a dense reference has
@@ -147,6 +147,12 @@ class _Check:
             self.report.lossy_from = self.report.steps + 1
         if self.report.lossy_from:
             return
+        # Rejected drafts have other rows than the tokens that take their places later.
+        self.histories.void = {
+            seq.id: start + n - drafts[seq.id].rejected
+            for seq, start, n in placement.runs
+            if seq.id in drafts
+        }
         executor.prepare(placement)
         for run in placement.runs:
             self._compute(run)
