@@ -245,9 +245,9 @@ METRICS: dict[str, Metric] = {
         _count(
             "evictions",
             "Evicted",
-            "lower",
+            "neither",
             "Blocks of the prefix cache (pages in radix) that others could still have found, given "
-            "up to make room.",
+            "up to make room. A policy that keeps nothing for others gives nothing up.",
             unit="blocks",
         ),
         _count(
