@@ -8,10 +8,14 @@ from typer.testing import CliRunner
 
 import sim.policies.paged
 from kvlab.cli import application
+from kvlab.running import run
 from kvlab.study.gate import baseline_of, check
+from kvlab.study.points import points_of
 from kvlab.study.ready import ready_study
 from kvlab.study.schema import Study
 from reports import gate_output
+from reports.gate import CANARY
+from sim.plugins import POLICIES
 from workloads.errors import InputError
 
 STUDY = """
@@ -161,7 +165,19 @@ def test_the_ready_gate_covers_every_policy_that_comes_with_kvlab():
         point["policy"] if isinstance(point, dict) else point
         for point in ready_study("gate").grid["policy"]
     }
-    assert policies >= {"none", "contiguous", "ring", "iswa", "paged"}
+    own = {name for name in POLICIES.names() if POLICIES.load(name).__module__.startswith("sim.")}
+    assert policies == own
+
+
+def test_every_number_of_the_canary_counts_something_in_the_ready_gate():
+    """A few of its runs are enough; a number that is zero in all of them could not sing."""
+    found = dict.fromkeys(CANARY, 0)
+    for point in {point.labels: point for point in points_of(ready_study("gate"))}.values():
+        if point.labels[0] in ("contiguous, exact", "paged, swap", "ring, llama-server"):
+            summary = run(point.config, with_maps=False).summary
+            assert all(isinstance(summary[name], int) for name in CANARY)
+            found = {name: n + summary[name] for name, n in found.items()}
+    assert all(found.values()), found
 
 
 def test_save_says_what_it_kept(tmp_path):
