@@ -6,6 +6,7 @@ is held against the real CuPy, which can be imported without a GPU.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import re
@@ -15,8 +16,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from backends import cudnn_attention, cupy_backend, measure_gpu, references
+from backends import cudnn_attention, cupy_backend, measure_gpu, references, verify
 from backends.arrays import Backend, backend_of
+from backends.calibrate import run
 from backends.calibrate.benches import Benches
 from backends.calibrate.plan import Extent, points_of
 from backends.calibrate.timing import Effort, timed
@@ -31,6 +33,7 @@ from backends.shape import RowShape
 from backends.softmax import attention
 from backends.store import KVStore
 from backends.summary import attend_atoms, joined, kept, summarized
+from backends.verification import scenarios
 from backends.verification.models import checking_model
 from backends.verification.scenarios import scenarios_of
 from sim.timing import terms
@@ -212,6 +215,38 @@ def test_measured_ceilings_are_written(device, monkeypatch, tmp_path):
     assert passed and written["lines"] == lines and len(written["reached"]) > 8
     assert "clockRate" in written["clocks"] and written["kernels"]
     assert sum(line.startswith(("  pass: ", "  MISS: ")) for line in lines) == 3 + 4
+
+
+def test_the_one_command_for_a_gpu_from_end_to_end(device, monkeypatch, tmp_path, capsys):
+    """All of `measure_gpu --backend cupy`, on as little as can be, with cuDNN missing."""
+    monkeypatch.setattr(device, "name", "cupy")
+    for module in (measure_gpu, run, verify):
+        monkeypatch.setattr(module, "backend_of", lambda name: device)
+    few = replace(scenarios.GENERAL[0], workload=replace(scenarios.GENERAL[0].workload, requests=2))
+    monkeypatch.setattr(measure_gpu, "scenarios_of", lambda policy: [few])
+    monkeypatch.setattr(measure_gpu, "POLICIES", {"paged": measure_gpu.POLICIES["paged"]})
+    monkeypatch.setattr(measure_gpu, "model_of", lambda name: MODEL)
+    small = {"copied": 1 << 12, "rows": 256, "decodes": ((2, 64), (1, 32)), "effort": EFFORT}
+    monkeypatch.setattr(
+        measure_gpu, "reaches", lambda backend, model, kind: reaches(backend, MODEL, kind, **small)
+    )
+    monkeypatch.setattr(run, "EXTENTS", {("cupy", True): TINY})
+    monkeypatch.setattr(run, "QUICK", EFFORT)
+    monkeypatch.setattr(references, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        cudnn_attention, "import_module", lambda name: importlib.import_module("no_such_module")
+    )
+    args = ["--out", str(tmp_path), "--model", "checking", "--quick"]
+    assert measure_gpu.main(args) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"verify-paged.json", "ceilings.json", "emulated-checking.json"}
+    made = json.loads((tmp_path / "emulated-checking.json").read_text())
+    assert made["prefill"]["bf16"].startswith("matmul (cuDNN: nvidia-cudnn-frontend is not")
+    assert made["backend"] == "cupy" and made["element_bytes"] == 2
+    printed = capsys.readouterr().out
+    assert "MISS" in printed or "pass" in printed
+    assert measure_gpu.main(args) == 0
+    assert capsys.readouterr().out.count("done before") == 3
 
 
 class Torch:
