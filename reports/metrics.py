@@ -53,7 +53,9 @@ class Metric:
         if value is None:
             return NO_VALUE
         if self.kind == "count":
-            return f"{value:,.0f}"
+            # The median of an even number of counts may lie between two of them.
+            is_half = value % 1 == 0.5 and abs(value) < 10
+            return f"{value:,.1f}" if is_half else f"{value:,.0f}"
         if self.kind == "share":
             return f"{100 * value:.1f}"
         return three_digits(value * self.scale)

@@ -20,7 +20,7 @@ CAPTION = (
     "Medians over the seeds; the line through a dot goes from a low to a high value of the seeds."
 )
 _ROW_INCHES = 0.3
-_SPREAD = 0.6
+_SPREAD = 0.44
 """Share of a row over which the dots of several series are spread."""
 
 
