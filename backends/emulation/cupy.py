@@ -58,7 +58,18 @@ FUNCTIONS = (
     ),
     *("zeros_like", "asarray", "ascontiguousarray", "asnumpy"),
 )
-TYPES = ("float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint16", "uint32")
+TYPES = (
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+)
 CALLS: set[tuple[str, int, tuple[str, ...]]] = set()
 """(name, positional arguments, names of the others) of every call so far."""
 ndarray = DeviceArray
