@@ -53,6 +53,7 @@ def compare(
     workload_option: list[str] = typer.Option(
         [], metavar="KEY=VALUE", help="Option of the workload; may be repeated."
     ),
+    scheduler: str | None = typer.Option(None, help="Who decides what runs; docs/schedulers.md."),
     scheduler_option: list[str] = typer.Option(
         [], metavar="KEY=VALUE", help="Option of the scheduler; may be repeated."
     ),
@@ -116,6 +117,7 @@ def compare(
         "rate": rate,
         "seed": seed,
         "policies": _names(policies) if policies is not None else None,
+        "scheduler": scheduler,
         "max_seqs": max_seqs,
         "max_batched_tokens": max_batched_tokens,
         "max_model_len": max_model_len,
