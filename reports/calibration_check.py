@@ -98,8 +98,10 @@ def _is_within(grid: Grid, *point: float) -> bool:
 def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
     """Every shape as a row of CSV: times in microseconds, and their ratio."""
     rows = [
-        (each.kernel, each.layout, each.batch, each.cells)
-        + (round(each.ours * 1e6, 3), round(each.theirs * 1e6, 3), round(each.ratio, 4))
+        (
+            *(each.kernel, each.layout, each.batch, each.cells),
+            *(round(each.ours * 1e6, 3), round(each.theirs * 1e6, 3), round(each.ratio, 4)),
+        )
         for each in pairs
     ]
     names = ("kernel", "layout", "batch", "cells", "ours_us", "theirs_us", "ratio")
