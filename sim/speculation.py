@@ -57,6 +57,7 @@ class Speculation:
         self.rates = tuple(rates)
         self.tokens = len(self.rates)
         self.lookahead = lookahead
+        self.has_cache = drafter is not None and drafter.has_cache
         self.drafts_first = False
         """Whether the step that verifies drafts makes them first, or the one before at its end."""
         self._seed = seed
