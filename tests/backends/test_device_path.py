@@ -325,7 +325,7 @@ POLICY_SCENARIOS = [
 @pytest.mark.parametrize(("policy", "name"), POLICY_SCENARIOS)
 def test_policies_are_verified_on_the_device(device, policy, name):
     scenario = next(each for each in scenarios_of(policy) if each.name == name)
-    few = replace(scenario.workload, requests=6)
+    few = replace(scenario.workload, requests=4)
     report = replace(scenario, workload=few).run(scenario.policy(policy), "emulated")
     assert report.passed, report.failures
 
