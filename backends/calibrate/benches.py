@@ -6,10 +6,11 @@ A bench gives several variants of the same work on different memory; they are ti
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backends.arrays import Array, Backend
 from backends.calibrate.attention_benches import AttentionBenches
@@ -138,7 +139,7 @@ class Benches:
         """Cells of every variant, in runs of neighbours that lie apart from one another."""
         made = []
         for variant in range(VARIANTS):
-            runs = np.random.default_rng(variant).permutation(self.extent.cells // run)[: n // run]
+            runs = _shuffled(self.extent.cells // run, variant)[: n // run]
             made.append((runs[:, None] * run + np.arange(run)).ravel())
         return made
 
@@ -177,6 +178,14 @@ class Benches:
         host, all_of_it = store.swap_out(places[0]), store.on_device(np.arange(n))
         works: list[Work] = [partial(store.swap_in, host, cells, all_of_it) for cells in places]
         return works, {"bytes": n * store.row_bytes, "runs": n // run}
+
+
+@cache
+def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
+    """The numbers below ``n`` in an order of their own; kept, since many points ask for the same."""
+    order: NDArray[np.int64] = np.random.default_rng(seed).permutation(n)
+    order.flags.writeable = False
+    return order
 
 
 def common_shape_of(model: ModelSpec) -> GroupShape:

@@ -113,6 +113,9 @@ def test_a_calibration_that_cannot_be_made_is_refused(tmp_path):
     assert "deepseek-v3: a latent (MLA) cache" in refusal(
         "calibrate", "--model", "deepseek-v3", "--out", out
     )
+    prefill = ("calibrate", "--out", out, "--prefill")
+    assert "prefill 'cudnn': expected backend cupy, not numpy" in refusal(*prefill, "cudnn")
+    assert "unknown prefill 'cudn'; did you mean 'cudnn'" in refusal(*prefill, "cudn")
     assert "has no times; expected numpy or cupy" in refusal(
         "calibrate", "--backend", "emulated", "--out", out
     )
