@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from backends.arrays import BACKENDS, backend_of
+from backends.calibrate.prefill import AUTO, PREFILLS
 from backends.calibrate.run import Request, calibrate
 from backends.verification.scenarios import scenarios_of
 from sim.model_files import model_of
@@ -25,6 +26,7 @@ POLICIES = {
     "iswa": "sim.policies.iswa:ISWA",
     "radix": "sim.policies.radix:Radix",
     "hybrid": "sim.policies.hybrid:Hybrid",
+    "summary": "sim.policies.summary:Summary",
 }
 """Where the built-in policies are, since without an installed package nobody says so."""
 
@@ -40,6 +42,7 @@ def main(arguments: list[str]) -> int:
     measure.add_argument("--backend", choices=("numpy", "cupy"), default="numpy")
     measure.add_argument("--model", default="llama-3.1-8b")
     measure.add_argument("--kv-type", nargs="+", default=["f16"])
+    measure.add_argument("--prefill", choices=PREFILLS, default=AUTO)
     measure.add_argument("--quick", action="store_true")
     measure.add_argument("--out", type=Path, required=True)
     given = parser.parse_args(arguments)
@@ -71,7 +74,8 @@ def _verify(given: argparse.Namespace) -> int:
 def _calibrate(given: argparse.Namespace) -> int:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     kinds = tuple(dict.fromkeys(given.kv_type))
-    request = Request(model_of(given.model), given.backend, kinds, given.quick, now)
+    model = model_of(given.model)
+    request = Request(model, given.backend, kinds, given.quick, now, given.prefill)
     data = calibrate(
         request, given.out, lambda done, points, key: print(f"{done}/{points} {key}", flush=True)
     )

@@ -77,6 +77,10 @@ class Backend:
         """A kernel of a file of `backends.kernels`, compiled with these definitions."""
         raise NotImplementedError(f"{self.name} runs no CUDA kernels")
 
+    def kernel_attributes(self) -> dict[str, Any]:
+        """What the driver says of the kernels used so far: registers, shared and local memory."""
+        return {}
+
     def device_name(self) -> str:
         """What the arrays live on, as its maker calls it."""
         return _cpu_name()

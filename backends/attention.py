@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array, Backend
-from backends.decode import DecodeBatch, decode
+from backends.decode import DecodeBatch, decode, has_kernel_for
 from backends.layouts import Reading
 from backends.softmax import attention
 from backends.store import KVStore
+
+MOST_QUERIES = 16
+"""Queries above which a reading is a matter of matrix products."""
 
 
 def attend(
@@ -18,11 +21,12 @@ def attend(
 ) -> Array:
     """Attention of some queries over what their layout makes them read, dead cells included.
 
-    One query alone goes through the decode kernel where the backend has it.
+    A few queries go through the decode kernel, each as a sequence of its own, where that can read
+    the store.
     """
     backend = store.backend
     queries = backend.on_device(q)
-    if backend.has_kernels and len(queries) == 1:
+    if len(queries) <= MOST_QUERIES and has_kernel_for(store):
         return decode(store, layer, queries, _batch_of(backend, reading), scale, sinks)
     index = reading.index
     k, v = store.read(layer, index if isinstance(index, slice) else backend.on_device(index))
@@ -31,8 +35,8 @@ def attend(
 
 
 def _batch_of(backend: Backend, reading: Reading) -> DecodeBatch:
-    """The reading of one query as the kernel wants it."""
-    n = reading.mask.shape[1]
+    """The reading as the kernel wants it: every query reads all, and counts what its mask says."""
+    queries, n = reading.mask.shape
     where: Any
     if isinstance(reading.index, slice):
         layout, where, block = "RANGE", [reading.index.start], 1
@@ -42,7 +46,7 @@ def _batch_of(backend: Backend, reading: Reading) -> DecodeBatch:
         layout, where, block = "TABLE", reading.index, 1
 
     def ints(values: Any) -> Array:
-        return backend.on_device(np.atleast_2d(np.asarray(values, np.int32)))
+        return backend.on_device(np.repeat(np.asarray(values, np.int32)[None], queries, axis=0))
 
     mask = backend.on_device(reading.mask.astype(np.uint8))
-    return DecodeBatch(layout, ints(where), ints(0)[0], ints(n)[0], n, n, mask, block)
+    return DecodeBatch(layout, ints(where), ints(0), ints(n), n, queries * n, mask, block)

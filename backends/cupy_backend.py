@@ -16,11 +16,17 @@ from backends.kernels import FOLDER, source_of
 from workloads.errors import InputError
 
 FLUSHED = 512 << 20
-"""Bytes of a buffer that is several times as large as any L2 cache."""
+"""Bytes of a buffer that is several times as large as any L2 cache; a multiple of 8."""
 LEADS = (1, 4, 16)
 """How often that buffer is overwritten before a timed call; each takes some 200 microseconds."""
-CLOCKS = ("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.draw")
-"""What ``nvidia-smi`` is asked: MHz and W."""
+ATTRIBUTES = ("num_regs", "shared_size_bytes", "local_size_bytes")
+PEAKS = ("cudaDevAttrClockRate", "cudaDevAttrMemoryClockRate")
+"""Attributes of the device, in kHz."""
+CLOCKS = (
+    *("clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem"),
+    *("power.draw", "driver_version"),
+)
+"""What ``nvidia-smi`` is asked; it says the units itself."""
 
 
 class CupyBackend(Backend):
@@ -34,6 +40,7 @@ class CupyBackend(Backend):
         self.xp, self._cupyx = self._modules()
         self._stream = self.xp.cuda.get_current_stream()
         self._flush: Any = None
+        self._kernels: dict[str, Any] = {}
         self._sent: deque[tuple[Any, Any]] = deque()
         self.processors = int(self._properties["multiProcessorCount"])
 
@@ -75,17 +82,19 @@ class CupyBackend(Backend):
     def seconds(self, work: Callable[[], object]) -> float:
         """Between two events around ``work`` on the current stream.
 
-        A large buffer is overwritten first: that empties the L2 cache, and while it lasts the
-        host gets ahead of the device, so that its launches are not part of the time. Where the
-        host was not ahead to the end, it is all done again with a longer lead. Work that waits
-        for the device itself stays late, and its waiting counts.
+        A large buffer is overwritten first: while that lasts the host gets ahead of the device, so
+        that its launches are not part of the time. Where the host was not ahead to the end, it is
+        all done again with a longer lead. Work that waits for the device itself stays late, and
+        its waiting counts. Then the buffer is read: that empties the L2 cache, and leaves nothing
+        in it that would have to be written back while the work is timed.
         """
         if self._flush is None:
-            self._flush = self.xp.empty(FLUSHED, self.xp.uint8)
+            self._flush = self.xp.empty(FLUSHED // 8, self.xp.uint64)
         for lead in LEADS:
             start, end = self.xp.cuda.Event(), self.xp.cuda.Event()
             for _ in range(lead):
                 self._flush.fill(0)
+            self._flush.max()
             start.record(self._stream)
             work()
             is_late = start.done
@@ -101,7 +110,17 @@ class CupyBackend(Backend):
 
     def kernel(self, file: str, name: str, defines: Mapping[str, object]) -> Launch:
         """Compiled by NVRTC at its first use, and kept."""
-        return _kernel(self.xp, file, name, tuple(defines.items()))
+        options = tuple(defines.items())
+        kernel = _kernel(self.xp, file, name, options)
+        self._kernels[" ".join([name, *(f"{key}={value}" for key, value in options)])] = kernel
+        return kernel
+
+    def kernel_attributes(self) -> dict[str, Any]:
+        """As CuPy hands them on; bytes of local memory are spilled registers."""
+        return {
+            name: {key: kernel.attributes[key] for key in ATTRIBUTES}
+            for name, kernel in self._kernels.items()
+        }
 
     def versions(self) -> dict[str, str]:
         """CuPy, the CUDA runtime and the driver's CUDA version."""
@@ -119,10 +138,9 @@ class CupyBackend(Backend):
         """
         runtime, device = self.xp.cuda.runtime, self.xp.cuda.Device().id
         peak = {
-            "clockRate": runtime.deviceGetAttribute(runtime.cudaDevAttrClockRate, device),
-            "memoryClockRate": runtime.deviceGetAttribute(
-                runtime.cudaDevAttrMemoryClockRate, device
-            ),
+            name: runtime.deviceGetAttribute(getattr(runtime, name), device)
+            for name in PEAKS
+            if hasattr(runtime, name)  # they come and go with the version of CUDA
         }
         return peak | _said_by_nvidia_smi(device)
 

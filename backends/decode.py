@@ -18,6 +18,8 @@ from workloads.errors import InputError
 LOG2_E = math.log2(math.e)
 MOST_HEADS = 4
 """Query heads of a block; more would not fit into the registers."""
+HEAD_DIMS = (32, 64, 128, 256)
+"""Sizes of heads that the kernel was written for."""
 RESIDENT = 4
 """Blocks of the kernel that a multiprocessor holds at once (of half-precision types)."""
 SHORTEST_SPLIT = 256
@@ -35,7 +37,7 @@ class DecodeBatch:
     layout: RANGE, TABLE or RING. where: int32 (batch, n): the first cell of a range or ring, or
     block tables. first, end: int32 (batch,), the items that each reads. longest: the most items of
     one; total: of all of them. mask: uint8 (batch, items) or None. block: cells of a block. ring:
-    cells of a ring.
+    cells of a ring. splits: of the longest, 0 for as many as `splits_of` says.
     """
 
     layout: str
@@ -47,6 +49,7 @@ class DecodeBatch:
     mask: Array | None = None
     block: int = 1
     ring: int = 1
+    splits: int = 0
 
 
 def decode(
@@ -63,6 +66,13 @@ def decode(
     """
     run = _by_kernel if store.backend.has_kernels else _by_sequence
     return run(store, layer, q, batch, scale, sinks)
+
+
+def has_kernel_for(store: KVStore) -> bool:
+    """Whether the backend has a decode kernel that reads rows of this store."""
+    row = store.row
+    alike = row.v_dim == row.k_dim in HEAD_DIMS and not store.v_transposed
+    return store.backend.has_kernels and alike
 
 
 def _by_sequence(
@@ -98,16 +108,17 @@ def _by_kernel(
     size than K, or heads of a size that it was not written for.
     """
     dim, heads = store.row.k_dim, q.shape[1]
-    if store.v_transposed or store.row.v_dim != dim or dim not in (32, 64, 128, 256):
+    if not has_kernel_for(store):
         raise InputError(
-            "decode kernel: expected K and V alike, not transposed, with heads of 32, 64, 128 or"
-            f" 256 elements, not {store.row}"
+            "decode kernel: expected K and V alike, not transposed, with heads of"
+            f" {', '.join(map(str, HEAD_DIMS))} elements, not {store.row}"
         )
     backend = store.backend
     xp = backend.xp
     per_block = math.gcd(heads // store.row.kv_heads, MOST_HEADS)
     groups = heads // per_block
-    splits, chunk = splits_of(batch.longest, batch.total, groups, RESIDENT * backend.processors)
+    places = RESIDENT * backend.processors
+    splits, chunk = splits_of(batch.longest, batch.total, groups, places, batch.splits)
     defines = {
         "K_TYPE": TYPES[store.format_k.name],
         "V_TYPE": TYPES[store.format_v.name],
@@ -137,15 +148,20 @@ def _by_kernel(
 
 
 @cache
-def splits_of(longest: int, total: int, groups: int, places: int) -> tuple[int, int]:
+def splits_of(
+    longest: int, total: int, groups: int, places: int, given: int = 0
+) -> tuple[int, int]:
     """(splits of the longest sequence, items of each) for which the last block ends first.
 
     longest, total: items of the longest sequence and of all; groups: blocks that read the same
     items for other heads; places: blocks that run at once. Blocks of ``chunk`` items run in rounds.
+    given: the number of splits, about, where it is not to be chosen.
     """
     if longest <= 0:
         return 1, 1
     wanted = np.arange(1, max(1, longest // SHORTEST_SPLIT) + 1)
+    if given:
+        wanted = np.array([given])
     chunks = -(-longest // wanted)
     rounds = np.maximum(1, np.ceil(groups * total / chunks / places))
     chunk = int(chunks[(rounds * (chunks + SPLIT_START)).argmin()])

@@ -8,7 +8,7 @@ over through its tables. Every output is compared with a dense reference that ha
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from backends.verification.history import Histories
 from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence
-from sim.step import Placement, Run
+from sim.step import Draft, Placement, Run
 from workloads.errors import InputError
 from workloads.request import Workload
 
@@ -51,7 +51,8 @@ class VerifyReport:
     could not be, because a later part of the same step took the cells they had read. error: the
     largest difference from the reference over rows of the same type. rounding: the largest one
     from the reference over exact rows; rounding_share: the largest fraction of its bound. copied,
-    shifted: cells. swapped: bytes, both ways. failures: one line each.
+    shifted: cells. swapped: bytes, both ways. lossy_from: the step at which a lossy policy gave up
+    rows for good, after which there is nothing to compare; 0 for none. failures: one line each.
     """
 
     policy: str
@@ -68,6 +69,7 @@ class VerifyReport:
     copied: int = 0
     shifted: int = 0
     swapped: int = 0
+    lossy_from: int = 0
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -83,6 +85,7 @@ def verify(
     *,
     backend: str = "numpy",
     at_once: bool = False,
+    v_transposed: bool = False,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> VerifyReport:
@@ -90,10 +93,11 @@ def verify(
 
     scheduler_for: makes a scheduler over the policy it is given. at_once: also take runs of
     decode steps as one, and compare where they end (where anything is kept for that long).
+    v_transposed: keep V as llama.cpp does without flash attention.
     progress: called with the steps taken. Whatever a policy raises is a failure. Raises
     `InputError` for a backend that is not there and a model without K and V rows.
     """
-    check = _Check(policy, backend, seed)
+    check = _Check(policy, backend, seed, v_transposed)
     scheduler = scheduler_for(check.executor.watched)  # type: ignore[arg-type]
     at_once = at_once and not check.executor.is_scratch
     driver = Driver(policy, scheduler, workload, check, at_once)
@@ -102,7 +106,7 @@ def verify(
         for report.steps in driver.steps():
             if progress is not None:
                 progress(report.steps)
-            if len(report.failures) >= ENOUGH:
+            if len(report.failures) >= ENOUGH or report.lossy_from:
                 break
     except InputError:
         raise
@@ -124,17 +128,31 @@ def _raised(error: Exception) -> str:
 class _Check:
     """Follows a driver: carries every step out and compares."""
 
-    def __init__(self, policy: Policy, backend: str, seed: int) -> None:
+    def __init__(self, policy: Policy, backend: str, seed: int, v_transposed: bool) -> None:
         budget = policy.budget
         self.policy = policy
-        self.executor = Executor(policy, backend_of(backend), seed)
+        self.executor = Executor(policy, backend_of(backend), seed, v_transposed)
         self.histories = Histories(budget, [group.content for group in self.executor.groups])
         self.report = VerifyReport(policy.name, backend, f"{budget.kv_type_k}/{budget.kv_type_v}")
         self._is_rounded = budget.kv_type_k != "f32" or budget.kv_type_v != "f32"
 
-    def follow(self, placement: Placement, singly: bool) -> None:
-        """Carry out a step, write its rows, compare its outputs."""
+    def follow(self, placement: Placement, singly: bool, drafts: Mapping[int, Draft]) -> None:
+        """Carry out a step, write its rows, compare its outputs.
+
+        Not the step in which old tokens become centroids, nor any after it: a dense reference has
+        nothing to say of what is left of them (`backends.summary` says how far off that is).
+        """
         executor = self.executor
+        if any(copy.kind == "summary" for copy in placement.copies):
+            self.report.lossy_from = self.report.steps + 1
+        if self.report.lossy_from:
+            return
+        # Rejected drafts have other rows than the tokens that take their places later.
+        self.histories.void = {
+            seq.id: start + n - drafts[seq.id].rejected
+            for seq, start, n in placement.runs
+            if seq.id in drafts
+        }
         executor.prepare(placement)
         for run in placement.runs:
             self._compute(run)

@@ -8,10 +8,12 @@ from typing import Annotated, Any, Self, get_args
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError
 
 from kvlab.cluster_settings import ClusterSetting
+from kvlab.speculation_settings import SpeculationSetting
 from kvlab.tier_settings import TierSetting
 from sim.budget import Budget
 from sim.hardware import hardware_of
 from sim.metrics import Objectives
+from sim.model import ModelSpec
 from sim.model_files import model_of
 from sim.sharding import shard_of
 from workloads.errors import InputError
@@ -42,7 +44,8 @@ class Setting(BaseModel):
     beside the weights. max_model_len: longest sequence; by default the model's longest context.
     tensor_parallel: devices that divide the model; hardware and memory are those of each of them.
     cluster: several engines, each with that hardware and memory, and the router before them.
-    tiers: host memory and disk below the device's prefix cache. slo: objectives by service class.
+    tiers: host memory and disk below the device's prefix cache. speculation: drafts that steps
+    verify. slo: objectives by service class.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +55,7 @@ class Setting(BaseModel):
     tensor_parallel: Count = 1
     cluster: ClusterSetting = ClusterSetting()
     tiers: TierSetting = TierSetting()
+    speculation: SpeculationSetting | None = None
     kv_memory: Annotated[ByteSize, Field(ge=1, le=1 << 60)] | None = None
     kv_tokens: Count | None = None
     kv_type: str = "f16"
@@ -90,9 +94,11 @@ class Setting(BaseModel):
         if self.kv_tokens is not None:
             n_bytes = self.kv_tokens * per_token
         elif self.kv_memory is not None:
-            n_bytes = int(self.kv_memory)
+            n_bytes = self._without_drafts(int(self.kv_memory), per_token)
         else:
-            n_bytes = self._left_beside_weights(model.weight_bytes)
+            draft = self._draft_model()
+            weights = model.weight_bytes + (draft.weight_bytes if draft is not None else 0)
+            n_bytes = self._without_drafts(self._left_beside_weights(weights), per_token)
         smallest, what = (per_token, "token") if per_token else (model.state_bytes, "state")
         if n_bytes < smallest:
             raise InputError(
@@ -108,6 +114,22 @@ class Setting(BaseModel):
             max_model_len=self.max_model_len or model.max_context,
             devices=self.tensor_parallel,
         )
+
+    def _draft_model(self) -> ModelSpec | None:
+        drafts = self.speculation
+        return None if drafts is None else drafts.draft_model(self.tensor_parallel)
+
+    def _without_drafts(self, n_bytes: int, per_token: int) -> int:
+        """What is left of K/V memory beside a draft model's for as many tokens."""
+        draft = self._draft_model()
+        if draft is None:
+            return n_bytes
+        return n_bytes * per_token // (per_token + draft.token_bytes(self.kv_type, self.kv_type_v))
+
+    @property
+    def speculates(self) -> bool:
+        """Whether anything is drafted."""
+        return self.speculation is not None and self.speculation.tokens > 0
 
     def _left_beside_weights(self, weights: int) -> int:
         sheet = hardware_of(self.hardware)

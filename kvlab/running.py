@@ -13,6 +13,7 @@ from sim.metrics import request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of, time_model_of
 from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler
+from sim.speculation import rates_of
 from workloads.spec import workload_of
 
 if TYPE_CHECKING:
@@ -55,6 +56,12 @@ def run(
         if not config.tiers.are_none:
             policy, tiers = config.tiers.below(policy, env, hardware_of(config.hardware), pools)
         scheduler = scheduler_of(config.scheduler, policy, _scheduler_options(config))
+        if config.speculation is not None and config.speculates:
+            scheduler.speculate(
+                config.speculation.speculation(
+                    budget, config.time_model, config.hardware, config.seed
+                )
+            )
         schedulers.append(scheduler)
         return Parts(policy, scheduler, time_model, tiers)
 
@@ -73,6 +80,8 @@ def run(
     summary |= {
         name: sum(each.counts[name] for each in schedulers) for name in schedulers[0].counts
     }
+    if config.speculates:
+        summary |= rates_of(summary)
     summary |= {
         "policy": config.policy,
         "prefix_identity": workload.prefix_identity,

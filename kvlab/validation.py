@@ -13,6 +13,7 @@ from kvlab.vllm_settings import RunSettings, settings_of
 from reports.validation import Floats, RunTimes
 from sim.metrics import request_columns
 from sim.plugins import policy_of
+from sim.policies.base import Policy
 from sim.recorder import Recorder
 from sim.schedulers.vllm import VllmScheduler
 from sim.schedulers.vllm_async import AsyncVllmScheduler
@@ -87,7 +88,8 @@ def _profile_of(root: Path, settings: RunSettings) -> Path:
     return bundled if bundled.is_dir() else profile
 
 
-def _simulated(run: VllmRun, settings: RunSettings, table: Table, exact_steps: bool) -> Recorder:
+def engine_of(settings: RunSettings) -> tuple[Policy, VllmScheduler]:
+    """The policy and the scheduler of an engine with these settings."""
     options = {"block_size": settings.block_size, "prefix_cache": settings.prefix_cache}
     policy = policy_of("paged", settings.budget, options)
     limits = VllmScheduler.Options(
@@ -95,7 +97,11 @@ def _simulated(run: VllmRun, settings: RunSettings, table: Table, exact_steps: b
         max_batched_tokens=settings.budget.max_batched_tokens,
         max_model_len=settings.budget.max_model_len,
     )
-    scheduler = (AsyncVllmScheduler if settings.is_async else VllmScheduler)(policy, limits)
+    return policy, (AsyncVllmScheduler if settings.is_async else VllmScheduler)(policy, limits)
+
+
+def _simulated(run: VllmRun, settings: RunSettings, table: Table, exact_steps: bool) -> Recorder:
+    policy, scheduler = engine_of(settings)
     simulation = Simulation(run, policy, scheduler, table, exact_steps=exact_steps)
     return simulation.run().recorder
 

@@ -7,9 +7,11 @@ batches, masks over foreign cells, prefixes) have no counterpart there and are l
 
 from __future__ import annotations
 
+import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +93,25 @@ def _pair(row: Mapping[str, Any], known: Measured) -> Pair | None:
 
 def _is_within(grid: Grid, *point: float) -> bool:
     return all(axis[0] <= value <= axis[-1] for axis, value in zip(grid.axes, point, strict=True))
+
+
+def write_pairs(pairs: Sequence[Pair], path: Path) -> None:
+    """Every shape as a row of CSV: times in microseconds, and their ratio."""
+    rows = [
+        (
+            *(each.kernel, each.layout, each.batch, each.cells),
+            *(round(each.ours * 1e6, 3), round(each.theirs * 1e6, 3), round(each.ratio, 4)),
+        )
+        for each in pairs
+    ]
+    names = ("kernel", "layout", "batch", "cells", "ours_us", "theirs_us", "ratio")
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([names, *rows])
+        unfinished.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def pair_table(pairs: Sequence[Pair]) -> Table:

@@ -36,6 +36,10 @@ HISTORY = (*CANARY, "goodput_rps", "output_tokens_per_s", "ttft_s.p99", "tpot_s.
 """Metrics that are written for services that keep histories."""
 
 
+NAMED = 3
+"""Metrics of a point that the headline names."""
+
+
 @dataclass(frozen=True)
 class Change:
     """A metric of a point that is not what it was.
@@ -86,11 +90,15 @@ class Verdict:
         """One line that names what got worse."""
         if self.passes:
             return f"{self.title}: all {self.compared:,} numbers are as in the baseline."
-        named = {
-            kind: list(dict.fromkeys(c.point for c in self.changes if c.kind == kind))
-            for kind in ("worse", "changed", "better")
-        }
-        parts = [f"{kind}: {'; '.join(points)}" for kind, points in named.items() if points]
+        parts = []
+        for kind in ("worse", "changed", "better"):
+            named: dict[str, list[str]] = {}
+            for change in self.changes:
+                if change.kind == kind:
+                    named.setdefault(change.point, []).append(_label_of(change))
+            if named:
+                points = [f"{point} ({_first_of(labels)})" for point, labels in named.items()]
+                parts.append(f"{kind}: {'; '.join(points)}")
         return f"{self.title}: {len(self.changes)} changes. {'. '.join(parts)}."
 
 
@@ -166,10 +174,27 @@ def shown(change: Change) -> tuple[str, str, str, str]:
         return change.metric, "", change.note, ""
     as_metric = _metric_of(change.metric)
     before, after = as_metric.text(change.before), as_metric.text(change.after)
-    if before == after:
-        before, after = repr(change.before), repr(change.after)
+    if before == after and change.before is not None and change.after is not None:
+        factor = 100.0 if as_metric.kind == "share" else as_metric.scale
+        before, after = _apart(factor * change.before, factor * change.after)
     label = f"{as_metric.label} ({as_metric.unit})" if as_metric.unit else as_metric.label
     return label, before, after, _by(change)
+
+
+def _apart(one: float, other: float) -> tuple[str, str]:
+    """Both with as many digits as it takes to tell them apart."""
+    texts = [(f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in range(4, 18)]
+    return next((pair for pair in texts if pair[0] != pair[1]), texts[-1])
+
+
+def _label_of(change: Change) -> str:
+    return change.metric if change.note else _metric_of(change.metric).label
+
+
+def _first_of(labels: Sequence[str]) -> str:
+    """The first few: those of the canary, if any of it has changed."""
+    more = len(labels) - NAMED
+    return ", ".join(labels[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _metric_of(name: str) -> Metric:
@@ -181,7 +206,9 @@ def _metric_of(name: str) -> Metric:
 
 def _by(change: Change) -> str:
     if change.relative is None:
-        return "new" if change.before == 0 else ""
+        return "new" if change.before == 0 and change.after else ""
+    if change.relative == 0:
+        return "median alike"
     percent = 100 * change.relative
     return f"{percent:+.1f} %" if abs(percent) >= 0.05 else f"{percent:+.1e} %"
 

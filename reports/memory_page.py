@@ -7,10 +7,9 @@ import zlib
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
 
 from reports.frames import FREE, SHARED, UNUSED
+from reports.html import environment, raw
 from reports.results import RunResult
 from reports.style import sequence_palette
 from workloads.errors import InputError
@@ -21,17 +20,9 @@ def memory_page(run: RunResult, start: float, end: float) -> str:
 
     Raises `InputError` where the policy names no cells, or nothing was sampled.
     """
-    environment = Environment(
-        loader=PackageLoader("reports", "templates"),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
     caches = [_cache(run, index) for index in range(len(run.summary["caches"]))]
     if not caches:
         raise InputError(f"{run.summary['policy']} keeps no K/V: there is no memory to draw")
-    assert environment.loader is not None
-    source = environment.loader.get_source
     data = {
         "times": run.timeline["time_s"].round(6).tolist(),
         "end": end,
@@ -39,14 +30,18 @@ def memory_page(run: RunResult, start: float, end: float) -> str:
         "special": {"free": FREE, "shared": SHARED, "unused": UNUSED},
         "caches": caches,
     }
-    return environment.get_template("memory.html").render(
-        policy=run.summary["policy"],
-        start=f"{start:,.6g}",
-        end=f"{end:,.6g}",
-        names=[cache["name"] for cache in caches],
-        data=data,
-        css=Markup(source(environment, "report.css")[0] + source(environment, "memory.css")[0]),
-        js=Markup(source(environment, "memory.js")[0]),
+    return (
+        environment()
+        .get_template("memory.html")
+        .render(
+            policy=run.summary["policy"],
+            start=f"{start:,.6g}",
+            end=f"{end:,.6g}",
+            names=[cache["name"] for cache in caches],
+            data=data,
+            css=raw("report.css", "memory.css"),
+            js=raw("memory.js"),
+        )
     )
 
 

@@ -53,7 +53,9 @@ class Metric:
         if value is None:
             return NO_VALUE
         if self.kind == "count":
-            return f"{value:,.0f}"
+            # The median of an even number of counts may lie between two of them.
+            is_half = value % 1 == 0.5 and abs(value) < 10
+            return f"{value:,.1f}" if is_half else f"{value:,.0f}"
         if self.kind == "share":
             return f"{100 * value:.1f}"
         return three_digits(value * self.scale)
@@ -151,8 +153,8 @@ METRICS: dict[str, Metric] = {
             "ITL",
             "ms",
             "lower",
-            "Inter-token latency: every single gap between two output tokens of a request. Its "
-            "tail shows stalls that TPOT averages away.",
+            "Inter-token latency: every single gap between two output tokens of a request; several "
+            "that arrive at once count as one. Its tail shows stalls that TPOT averages away.",
             scale=1e3,
         ),
         Metric(
@@ -245,9 +247,9 @@ METRICS: dict[str, Metric] = {
         _count(
             "evictions",
             "Evicted",
-            "lower",
+            "neither",
             "Blocks of the prefix cache (pages in radix) that others could still have found, given "
-            "up to make room.",
+            "up to make room. A policy that keeps nothing for others gives nothing up.",
             unit="blocks",
         ),
         _count(
@@ -290,6 +292,41 @@ METRICS: dict[str, Metric] = {
             "Prompt cache, peak",
             "The most that prompts without a slot ever took of host memory.",
         ),
+        _count(
+            "drafted_tokens",
+            "Drafted",
+            "neither",
+            "Tokens that were drafted and verified (speculative decoding).",
+            unit="tokens",
+        ),
+        _count(
+            "accepted_tokens",
+            "Accepted",
+            "neither",
+            "Drafted tokens that the model accepted, those behind the end of a request included.",
+            unit="tokens",
+        ),
+        _share(
+            "acceptance_rate",
+            "Acceptance",
+            "higher",
+            "Share of the drafted tokens that were accepted.",
+        ),
+        Metric(
+            "acceptance_length",
+            "Acceptance length",
+            "tokens",
+            "higher",
+            "Tokens that a verified draft brings on average, the model's own included.",
+        ),
+        Metric(
+            "decode_tokens_per_step",
+            "Tokens a step",
+            "tokens",
+            "higher",
+            "Tokens that a decoding sequence gets in a step on average, steps without drafts "
+            "included.",
+        ),
         _count("steps", "Steps", "neither", "Engine steps."),
         Metric(
             "running_mean",
@@ -328,8 +365,13 @@ SCHEDULERS_OWN = (
     "checkpoints_restored",
     "checkpoint_peak_bytes",
     "prompt_cache_peak_bytes",
+    "drafted_tokens",
+    "accepted_tokens",
+    "acceptance_rate",
+    "acceptance_length",
+    "decode_tokens_per_step",
 )
-"""Metrics that only some schedulers count."""
+"""Metrics that only some schedulers count, or only with drafts."""
 
 OPTIONAL = (
     "running_mean",

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
-
+from reports.html import embedded, environment, raw
 from reports.metrics import DISTRIBUTIONS, METRICS, STATISTICS, Summary, metric
 from reports.plots import Picture
 from reports.results import RunResult
 from reports.table import legend_of, marked, tables_of
 from reports.verdict import RULE, verdict_of
 
-LARGEST_SVG = 300_000
-"""Bytes of SVG above which the page carries the PNG."""
-
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested config as ``section.key`` and text, in the order given."""
-    lines: dict[str, str] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            lines |= flat(value, f"{prefix}{key}.")
-        else:
-            lines[f"{prefix}{key}"] = _words(value)
+    """A nested config as ``section.key`` and text: sections come last, as in ``config.toml``."""
+    sections = {key: value for key, value in config.items() if isinstance(value, Mapping)}
+    lines = {f"{prefix}{k}": _words(v) for k, v in config.items() if k not in sections}
+    for key, value in sections.items():
+        lines |= flat(value, f"{prefix}{key}.")
     return lines
 
 
@@ -46,39 +38,32 @@ def page_of(
     directories: Mapping[str, str],
 ) -> str:
     """The HTML text; ``directories`` names the run directory of each policy."""
-    environment = Environment(
-        loader=PackageLoader("reports", "templates"),
-        autoescape=select_autoescape(),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
     summaries = {policy: run.summary for policy, run in runs.items()}
     configs = {policy: flat(run.config) for policy, run in runs.items()}
     common = _shared_by(list(configs.values()))
     failures = {policy: run.failures() for policy, run in runs.items()}
-    return environment.get_template("report.html").render(
-        css=_raw(environment, "report.css"),
-        js=_raw(environment, "report.js"),
-        verdict=verdict_of(summaries),
-        rule=RULE,
-        tables=tables_of(summaries),
-        legend=legend_of(summaries),
-        names={policy: marked(policy, summary) for policy, summary in summaries.items()},
-        common=common,
-        pictures=[_picture(picture) for picture in pictures],
-        failures={policy: reasons for policy, reasons in failures.items() if reasons},
-        statistics=STATISTICS,
-        policies=[
-            _policy(policy, run.summary, configs[policy], common, directories[policy])
-            for policy, run in runs.items()
-        ],
-        metrics=[m for m in METRICS.values() if any(m.name in s for s in summaries.values())],
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            css=raw("report.css"),
+            js=raw("report.js"),
+            verdict=verdict_of(summaries),
+            rule=RULE,
+            tables=tables_of(summaries),
+            legend=legend_of(summaries),
+            names={policy: marked(policy, summary) for policy, summary in summaries.items()},
+            common=common,
+            pictures=[embedded(picture) for picture in pictures],
+            failures={policy: reasons for policy, reasons in failures.items() if reasons},
+            statistics=STATISTICS,
+            policies=[
+                _policy(policy, run.summary, configs[policy], common, directories[policy])
+                for policy, run in runs.items()
+            ],
+            metrics=[m for m in METRICS.values() if any(m.name in s for s in summaries.values())],
+        )
     )
-
-
-def _raw(environment: Environment, name: str) -> Markup:
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
 
 
 def _shared_by(configs: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -87,17 +72,6 @@ def _shared_by(configs: Sequence[Mapping[str, str]]) -> dict[str, str]:
         key: value
         for key, value in first.items()
         if all(other.get(key) == value for other in others)
-    }
-
-
-def _picture(picture: Picture) -> dict[str, str]:
-    small = len(picture.svg) <= LARGEST_SVG
-    kind, data = ("svg+xml", picture.svg) if small else ("png", picture.png)
-    return {
-        "name": picture.name,
-        "title": picture.title,
-        "caption": picture.caption,
-        "source": f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}",
     }
 
 

@@ -71,7 +71,7 @@ def markdown(
     Markdown, that come before the notes.
     """
     index = sweep.index
-    blocks = [f"# {index['title'] or 'Sweep'}", f"<!-- Written by `{command}`. -->"]
+    blocks = [f"# {_escaped(index['title'] or 'Sweep')}", f"<!-- Written by `{command}`. -->"]
     blocks += [text.strip() for text in (index["question"],) if text.strip()]
     if index["answer"].strip():
         blocks += ["## Answer", index["answer"].strip(), ANSWERED]

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 Plot = Mapping[str, Any]
 
+BETWEEN = (
+    "A search that met its bound is drawn there. With an even number of seeds the dot lies between "
+    "two rates, of which the table names the lower."
+)
+
 
 def pictures_of(sweep: Sweep) -> Iterator[Picture]:
     """Every picture that is asked for; where other axes vary too, one for each of their labels."""
@@ -50,7 +55,7 @@ def _of_capacities(sweep: Sweep) -> Picture:
     frame["where"] = frame[several or sweep.axes[:1]].agg(", ".join, axis=1)
     x = "where" if several else sweep.index["compared"]
     png, svg = rendered(partial(dots.draw, frame, x, RATE, by))
-    caption = f"{dots.CAPTION} A search that met its bound is drawn there."
+    caption = f"{dots.CAPTION} {BETWEEN}"
     return Picture("capacity", "Capacity", caption, png, svg)
 
 

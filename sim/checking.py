@@ -91,6 +91,7 @@ class CheckedRun:
         step = self.scheduler.schedule()
         self.failed += step.failed
         runs = list(step.runs)
+        void = {seq: draft.rejected for seq, draft in (step.drafts or {}).items()}
         if runs:
             placement = self.policy.commit(step)
             if self._shadow is not None:
@@ -98,8 +99,8 @@ class CheckedRun:
                 # What comes from the host was there before the copies, and has moved with them.
                 self._restore(step, runs)
                 for run in runs:
-                    self._shadow.write(*run)
-            self._check([(run.seq, run.start + run.n) for run in runs])
+                    self._shadow.write(*run, void.get(run.seq.id, 0))
+            self._check([(run.seq, run.start + run.n - void.get(run.seq.id, 0)) for run in runs])
         self.steps += 1
         self._leave(self.scheduler.update(step))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +15,12 @@ from sim.work import work_of
 
 
 class Drafter(ABC):
-    """Whoever proposes tokens."""
+    """Whoever proposes tokens.
+
+    has_cache: whether it keeps K/V in a cache of its own, of as many tokens as the model's.
+    """
+
+    has_cache: ClassVar[bool] = False
 
     @abstractmethod
     def seconds(self, step: Step, verifying: float, lengths: list[int], passes: int) -> float:
@@ -46,6 +52,8 @@ class DraftModel(Drafter):
     It runs once over all that the step computes, prompts included, since its own cache needs K/V
     of the same tokens. That cache is read as if each sequence lay in it by itself.
     """
+
+    has_cache = True
 
     def __init__(self, model: ModelSpec, time_model: TimeModel) -> None:
         self._groups = model.groups()

@@ -8,11 +8,13 @@ it knows without being told (which layers have a window, which are recurrent) ar
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sim.checks import require_between
 from sim.gguf_file import TensorInfo
 from sim.hf_fields import Fields
+from sim.hf_gemma import streams_of, with_ends
 from sim.layers import MAX_LAYERS, AttentionSpec, FeedForwardSpec, LayerSpec
 from sim.state import StateSpec
 from workloads.errors import InputError
@@ -37,6 +39,7 @@ _WINDOWS = {
     "exaone4": _Windows(4),
     "gemma2": _Windows(2, window=4096),
     "gemma3": _Windows(6),
+    "gemma3n": _Windows(5),
     "gpt-oss": _Windows(2),
     "lfm2": _Windows(0),
     "llama4": _Windows(4, window=8192, kind="chunked"),
@@ -58,20 +61,36 @@ _STATES = {
     "nemotron_h_moe": "mamba2",
     **dict.fromkeys(("qwen3next", "qwen35", "qwen35moe"), "deltanet"),
     **dict.fromkeys(("lfm2", "lfm2moe"), "shortconv"),
+    **dict.fromkeys(("rwkv6", "rwkv7"), "rwkv"),
+    "kimi-linear": "kda",
 }
 """Kind of the recurrent state by architecture."""
 
 _UNGATED = (
     *("bloom", "codeshell", "falcon", "gpt2", "gptj", "gptneox", "mpt", "nemotron", "nemotron_h"),
-    *("nemotron_h_moe", "orion", "phi2", "starcoder", "starcoder2"),
+    *("nemotron_h_moe", "orion", "phi2", "rwkv6", "rwkv7", "starcoder", "starcoder2"),
 )
 """Architectures whose feed-forward has two matrices."""
 
 _NOT_READ = (
-    *("altup.", "attention.indexer", "attention.shared_kv_layers", "decoder_block_count", "kda."),
-    *("token_shift_count", "wkv.", "hyper_connection", "attention.compress"),
+    *("attention.indexer", "decoder_block_count", "hyper_connection", "attention.compress"),
 )
 """Beginnings of keys that tell of a geometry that is not read."""
+
+_GEMMA3N_OWN = 20
+"""Layers of Gemma 3n that cache, whatever the file says of it or not."""
+_LAUREL_RANK = 64
+
+_RWKV_RANKS = {
+    "rwkv6": {"time_mix_extra_dim": 5, "time_decay_extra_dim": 1},
+    "rwkv7": {
+        "attention.decay_lora_rank": 1,
+        "attention.iclr_lora_rank": 1,
+        "attention.value_residual_mix_lora_rank": 1,
+        "attention.gate_lora_rank": 1,
+    },
+}
+"""Low ranks of RWKV's mixtures by key, and how many matrices up and down each has."""
 
 
 def layers_of(arch: str, f: Fields, tensors: Mapping[str, TensorInfo]) -> tuple[LayerSpec, ...]:
@@ -97,19 +116,57 @@ def layers_of(arch: str, f: Fields, tensors: Mapping[str, TensorInfo]) -> tuple[
     recurrent = _recurrent(arch, f, kv_heads, widths)
     state = _state(arch, f) if any(recurrent) else None
     everywhere = arch == "falcon-h1"
+    own = _layers_with_own(arch, f, n)
+    others = _others(arch, f)
     layers = []
     for i in range(n):
-        attends = kv_heads[i] > 0 and (everywhere or not recurrent[i])
+        attention = None
+        if kv_heads[i] > 0 and (everywhere or not recurrent[i]):
+            attention = _attention(arch, f, heads[i], kv_heads[i], windows[i])
+            reused = _has_tensors(tensors, i) and f"blk.{i}.attn_v.weight" not in tensors
+            same = arch == "gemma4" and reused and i < own
+            attention = replace(attention, borrows=i >= own, k_is_v=same)
         layers.append(
             LayerSpec(
-                attention=_attention(arch, f, heads[i], kv_heads[i], windows[i])
-                if attends
-                else None,
+                attention=attention,
                 state=state if recurrent[i] else None,
                 feed_forward=_feed_forward(arch, f, i, widths[i], tensors),
+                others=others,
             )
         )
-    return tuple(layers)
+    hidden = f.integer("embedding_length")
+    return with_ends(
+        layers,
+        hidden * n * f.integer("embedding_length_per_layer_input", 0),
+        (f.integer("altup.num_inputs", 1) - 1) * hidden**2,
+    )
+
+
+def unread_of(f: Fields, vocab: int) -> int:
+    """Elements of the table of the layers' own inputs, where there is one."""
+    own = f.integer("embedding_length_per_layer_input", 0)
+    return vocab * f.integer("block_count") * own
+
+
+def _layers_with_own(arch: str, f: Fields, n: int) -> int:
+    """Layers, from the first, that have K and V of their own."""
+    if "attention.shared_kv_layers" in f:
+        return n - f.integer("attention.shared_kv_layers")
+    return min(n, _GEMMA3N_OWN) if arch == "gemma3n" else n
+
+
+def _others(arch: str, f: Fields) -> int:
+    """Elements of a layer's matrices beside attention, state and feed-forward."""
+    hidden = f.integer("embedding_length")
+    others = 2 * hidden * f.integer("embedding_length_per_layer_input", 0)
+    if arch in _RWKV_RANKS:
+        # Decays, gates and mixtures of low rank; RWKV 6 has a whole gate, and one behind its
+        # feed-forward.
+        ranks = sum(times * f.integer(name, 0) for name, times in _RWKV_RANKS[arch].items())
+        return 2 * hidden * ranks + (2 * hidden**2 if arch == "rwkv6" else 0)
+    if arch != "gemma3n":
+        return others
+    return others + streams_of(hidden, f.integer("altup.num_inputs")) + 2 * hidden * _LAUREL_RANK
 
 
 def _per_layer(f: Fields, name: str, n: int, default: list[int]) -> list[int]:
@@ -189,10 +246,10 @@ def _recurrent(arch: str, f: Fields, kv_heads: list[int], widths: list[int]) -> 
     """Which layers keep a state."""
     n = len(kv_heads)
     if arch not in _STATES:
-        if "ssm.state_size" in f or "ssm.inner_size" in f:
+        if any(name in f for name in ("ssm.state_size", "ssm.inner_size", "wkv.head_size")):
             raise InputError(f"{f.where}: architecture {arch!r} is not known to be recurrent")
         return [False] * n
-    if arch in ("mamba", "mamba2", "falcon-h1"):
+    if arch in ("mamba", "mamba2", "falcon-h1", "rwkv6", "rwkv7"):
         return [True] * n
     if _STATES[arch] == "deltanet":
         interval = max(f.integer("full_attention_interval", 4), 1)
@@ -207,6 +264,19 @@ def _state(arch: str, f: Fields) -> StateSpec:
     if kind == "shortconv":
         width = f.integer("embedding_length")
         return StateSpec(kind=kind, d_inner=width, d_conv=f.integer("shortconv.l_cache"))
+    if kind == "rwkv":
+        return StateSpec(
+            kind=kind,
+            d_inner=f.integer("embedding_length"),
+            d_state=f.integer("wkv.head_size"),
+            d_conv=f.integer("token_shift_count", 2) + 1,
+        )
+    if kind == "kda":
+        heads, size = f.integer("attention.head_count"), f.integer("kda.head_dim")
+        width, taps = heads * size, f.integer("ssm.conv_kernel")
+        return StateSpec(
+            kind=kind, d_inner=width, d_state=size, d_conv=taps, heads=heads, groups=heads
+        )
     common: dict[str, Any] = {
         "kind": kind,
         "d_inner": f.integer("ssm.inner_size"),
@@ -231,6 +301,9 @@ def _feed_forward(
         return FeedForwardSpec(intermediate=width, gated=gated) if width else None
     each = f.integer("expert_feed_forward_length", 0) or width
     shared = f.integer("expert_shared_feed_forward_length", 0)
+    if arch == "gemma4":
+        # The dense feed-forward stands beside the experts.
+        shared = width
     return FeedForwardSpec(
         intermediate=each,
         gated=gated,
@@ -242,9 +315,14 @@ def _feed_forward(
 
 def _has_experts(arch: str, f: Fields, layer: int, tensors: Mapping[str, TensorInfo]) -> bool:
     """Whether a layer routes: by its tensors where the file has any, else by the family's rule."""
-    if f"blk.{layer}.ffn_norm.weight" in tensors or f"blk.{layer}.attn_norm.weight" in tensors:
+    if _has_tensors(tensors, layer):
         return f"blk.{layer}.ffn_gate_inp.weight" in tensors
     if layer < f.integer("leading_dense_block_count", 0):
         return False
     step = f.integer("interleave_moe_layer_step", 2 if arch == "jamba" else 1)
     return (layer + 1) % max(step, 1) == 0
+
+
+def _has_tensors(tensors: Mapping[str, TensorInfo], layer: int) -> bool:
+    """Whether the file lists the tensors of a layer."""
+    return f"blk.{layer}.ffn_norm.weight" in tensors or f"blk.{layer}.attn_norm.weight" in tensors

@@ -5,13 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from sim.gguf_file import TENSOR_TYPES, GGUFHeader, Strings, read_header
-from sim.gguf_layers import layers_of
+from sim.gguf_layers import layers_of, unread_of
 from sim.hf_fields import Fields
 from sim.layers import LayerSpec
 from sim.model import NO_LIMIT, ModelSpec
 from workloads.errors import InputError
 
-_TIED = ("cohere2", "command-r", "falcon", "gemma", "gemma2", "gemma3", "lfm2", "starcoder2")
+_TIED = (
+    "cohere2",
+    "command-r",
+    "falcon",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "gemma3n",
+    "gemma4",
+    "lfm2",
+    "starcoder2",
+)
 """Architectures whose head is the embedding, where the file lists no tensors to tell it by."""
 
 _FILE_TYPES = {
@@ -96,12 +107,15 @@ def _spec(
     tied: bool,
     complete: bool,
 ) -> ModelSpec:
+    vocab = _vocabulary(header, f)
+
     def made(bytes_per_parameter: float) -> ModelSpec:
         return ModelSpec(
             name=name,
             layers=layers,
             hidden=f.integer("embedding_length"),
-            vocab=_vocabulary(header, f),
+            vocab=vocab,
+            unread=unread_of(f, vocab),
             tied_embeddings=tied,
             max_context=f.integer("context_length", NO_LIMIT),
             bytes_per_parameter=bytes_per_parameter,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sim.dtypes import KVType, kv_type
 from sim.layers import CROSS, WINDOWED, AttentionSpec, LayerSpec
 from sim.state import StateSpec
+from workloads.errors import InputError
 
 _STATE_ELEMENT_BYTES = 4
 _GROUP_ORDER = ("full", *WINDOWED, "recurrent")
@@ -21,7 +22,8 @@ class LayerGroup:
     0 without one. layer_ids: the layers, rising. heads, kv_heads: 0 in a recurrent group; 1 KV
     head with MLA, whose heads share one latent. k_elements, v_elements: what a token caches in
     one layer. conv_elements, state_elements: what a sequence keeps in one recurrent layer.
-    pair_flops: of one query against one cached token, in one layer.
+    pair_flops: of one query against one cached token, in one layer. borrowers: layers that attend
+    to what these have cached and cache nothing, rising.
     """
 
     kind: str
@@ -34,11 +36,17 @@ class LayerGroup:
     conv_elements: int = 0
     state_elements: int = 0
     pair_flops: int = 0
+    borrowers: tuple[int, ...] = ()
 
     @property
     def layers(self) -> int:
-        """Number of layers."""
+        """Number of layers that cache."""
         return len(self.layer_ids)
+
+    @property
+    def attending(self) -> int:
+        """Number of layers that attend to what is cached."""
+        return len(self.layer_ids) + len(self.borrowers)
 
     def k_bytes(self, kind: str | KVType) -> int:
         """Bytes of K of one token over all layers of the group."""
@@ -75,14 +83,23 @@ def grouped(layers: Iterable[LayerSpec], windowed: bool = True) -> tuple[LayerGr
     """The groups of ``layers``; see `sim.model.ModelSpec.groups`.
 
     Layers that attend to images (cross-attention) cache no tokens of the text and are in none.
+    Raises `InputError` for a layer that borrows K and V which no layer before it has.
     """
     found: dict[LayerGroup, list[int]] = {}
+    borrowers: dict[LayerGroup, list[int]] = {}
     for index, layer in enumerate(layers):
         if layer.attention is not None and layer.attention.kind != CROSS:
-            found.setdefault(_attention_group(layer.attention, windowed), []).append(index)
+            group = _attention_group(layer.attention, windowed)
+            if layer.attention.borrows and group not in found:
+                raise InputError(f"layer {index} borrows K and V that no layer before it has")
+            kept = borrowers if layer.attention.borrows else found
+            kept.setdefault(group, []).append(index)
         if layer.state is not None:
             found.setdefault(_state_group(layer.state), []).append(index)
-    groups = (replace(group, layer_ids=tuple(ids)) for group, ids in found.items())
+    groups = (
+        replace(group, layer_ids=tuple(ids), borrowers=tuple(borrowers.get(group, ())))
+        for group, ids in found.items()
+    )
     return tuple(sorted(groups, key=lambda group: _GROUP_ORDER.index(group.kind)))
 
 

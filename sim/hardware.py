@@ -12,6 +12,7 @@ from workloads.plugins import pairs_of
 from workloads.registry import suggestion_for
 
 _BUILT_IN = Path(__file__).parent / "hardware"
+_WHOLE = ("memory_bytes", "multiprocessors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class HardwareSheet:
     to_device_bandwidth, to_host_bandwidth, link_latency: the host link, as pinned copies see it.
     interconnect_bandwidth, interconnect_latency: what all-reduces between devices of this kind
     reach in one direction, and how long the smallest takes; absent where there is no such link.
+    multiprocessors, compute_capability: of an NVIDIA GPU, absent elsewhere.
     """
 
     name: str
@@ -48,11 +50,14 @@ class HardwareSheet:
     flops_fp8: float | None = None
     interconnect_bandwidth: float | None = None
     interconnect_latency: float = 0.0
+    multiprocessors: int | None = None
+    compute_capability: float | None = None
 
     def __post_init__(self) -> None:
         for name in (
             *("memory_bytes", "memory_bandwidth", "flops", "flops_fp8"),
             *("to_device_bandwidth", "to_host_bandwidth", "interconnect_bandwidth"),
+            *("multiprocessors", "compute_capability"),
         ):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -109,7 +114,7 @@ def _changed(sheet: HardwareSheet, changes: str, where: str) -> HardwareSheet:
             number = float(value)
         except ValueError:
             raise InputError(f"{where}: {key}: expected a number, not {value!r}") from None
-        table[key] = int(number) if key == "memory_bytes" and isfinite(number) else number
+        table[key] = int(number) if key in _WHOLE and isfinite(number) else number
     return instance_of(HardwareSheet, table, where)
 
 

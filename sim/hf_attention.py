@@ -116,10 +116,10 @@ def llama4_kind(f: Fields, layer: int) -> str:
     return CHUNKED if (layer + 1) % interval else FULL
 
 
-def deepseek(f: Fields) -> tuple[LayerSpec, ...]:
-    """Multi-head latent attention; experts after the first dense layers (DeepSeek V2, V3)."""
+def latent(f: Fields) -> AttentionSpec:
+    """Multi-head latent attention."""
     rope = f.integer("qk_rope_head_dim")
-    compressed = AttentionSpec(
+    return AttentionSpec(
         heads=f.integer("num_attention_heads"),
         kv_heads=f.integer("num_attention_heads"),
         head_dim_k=f.integer("qk_nope_head_dim") + rope,
@@ -128,6 +128,11 @@ def deepseek(f: Fields) -> tuple[LayerSpec, ...]:
         rope=rope,
         q_latent=f.integer("q_lora_rank") if "q_lora_rank" in f else None,
     )
+
+
+def deepseek(f: Fields) -> tuple[LayerSpec, ...]:
+    """Multi-head latent attention; experts after the first dense layers (DeepSeek V2, V3)."""
+    compressed = latent(f)
     return tuple(
         LayerSpec(attention=compressed, feed_forward=late_experts(f, layer))
         for layer in range(f.layers())

@@ -9,6 +9,7 @@ from typing import Any
 
 from sim import hf_attention as attention
 from sim import hf_feed_forward as feed_forward
+from sim import hf_gemma as gemma
 from sim import hf_gpt as gpt
 from sim import hf_state as state
 from sim.hf_fields import Fields, read_fields
@@ -21,8 +22,9 @@ from workloads.errors import InputError
 class _Family:
     """How the configs of one ``model_type`` are read.
 
-    layers: reader of the layers. tied: whether embedding and head are one where the file does
-    not say. defaults: fields that published files leave out, with the value of their class.
+    layers: reader of the layers. unread: of `ModelSpec.unread`. tied: whether embedding and head
+    are one where the file does not say. defaults: fields that published files leave out, with the
+    value of their class.
     names: what the family calls fields that others share, by their shared name.
     """
 
@@ -30,6 +32,7 @@ class _Family:
     tied: bool = False
     defaults: dict[str, Any] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    unread: Callable[[Fields], int] = lambda f: 0
 
     def fields_of(self, f: Fields) -> Fields:
         """The fields of a config under their shared names, defaults filled in."""
@@ -58,6 +61,12 @@ _GEMMA3 = _Family(
         "max_position_embeddings": 131072,
     },
 )
+_GEMMA3N = _Family(
+    gemma.gemma3n, tied=True, defaults=gemma.GEMMA3N_DEFAULTS, unread=gemma.gemma3n_unread
+)
+_GEMMA4 = _Family(
+    gemma.gemma4, tied=True, defaults=gemma.GEMMA4_DEFAULTS, unread=gemma.gemma4_unread
+)
 _LLAMA4 = _Family(attention.decoder(attention.llama4_kind, feed_forward.llama4_experts))
 _MLLAMA = _Family(
     attention.mllama,
@@ -73,10 +82,15 @@ _GPT_OSS = _Family(attention.decoder(attention.every_nth_full(2), feed_forward.l
 
 FAMILIES: dict[str, _Family] = {
     "bamba": _Family(state.bamba),
+    "bloom": _Family(gpt.bloom, tied=True, names=gpt.BLOOM_NAMES),
+    "chatglm": _Family(gpt.chatglm, names=gpt.CHATGLM_NAMES),
+    "codegen": _Family(gpt.gpt, names=gpt.GPT_NAMES),
     "cohere": _plain(tied=True),
     "cohere2": _plain(attention.every_nth_full(4), tied=True),
+    "dbrx": _Family(gpt.dbrx, names=gpt.MPT_NAMES),
     "deepseek_v2": _Family(attention.deepseek),
     "deepseek_v3": _Family(attention.deepseek),
+    "dots1": _Family(attention.decoder(attention.upper_sliding, feed_forward.late_experts)),
     "exaone4": _plain(attention.exaone4_kind),
     "falcon": _Family(gpt.falcon, tied=True, defaults={"max_position_embeddings": 2048}),
     "falcon_h1": _Family(state.falcon_h1),
@@ -85,6 +99,10 @@ FAMILIES: dict[str, _Family] = {
     "gemma2": _plain(attention.every_nth_full(2), tied=True),
     "gemma3": _GEMMA3,
     "gemma3_text": _GEMMA3,
+    "gemma3n": _GEMMA3N,
+    "gemma3n_text": _GEMMA3N,
+    "gemma4": _GEMMA4,
+    "gemma4_text": _GEMMA4,
     "glm4": _plain(),
     "glm4_moe": _GLM_MOE,
     "glm4v_moe_text": _GLM_MOE,
@@ -92,6 +110,7 @@ FAMILIES: dict[str, _Family] = {
     "gpt2": _Family(gpt.gpt, tied=True, names=gpt.GPT_NAMES),
     "gpt_bigcode": _Family(gpt.gpt, tied=True, defaults={"multi_query": True}, names=gpt.GPT_NAMES),
     "gpt_neox": _UNGATED,
+    "gptj": _Family(gpt.gpt, names=gpt.GPT_NAMES),
     "gpt_oss": _GPT_OSS,
     "granite": _plain(),
     "granitemoe": _GRANITE_MOE,
@@ -99,6 +118,7 @@ FAMILIES: dict[str, _Family] = {
     "granitemoeshared": _GRANITE_MOE,
     "jamba": _Family(state.jamba),
     "kimi_k2": _Family(attention.deepseek),
+    "kimi_linear": _Family(state.kimi_linear),
     "lfm2": _Family(state.lfm2, tied=True),
     "lfm2_moe": _Family(state.lfm2_moe, tied=True),
     "llama": _plain(),
@@ -112,6 +132,7 @@ FAMILIES: dict[str, _Family] = {
     "mixtral": _Family(attention.decoder(attention.all_sliding, feed_forward.local_experts)),
     "mllama": _MLLAMA,
     "mllama_text_model": _MLLAMA,
+    "mpt": _Family(gpt.mpt, tied=True, names=gpt.MPT_NAMES),
     "nemotron_h": _Family(state.nemotron_h),
     "olmo2": _plain(),
     "olmo3": _plain(attention.every_nth_full(4)),
@@ -190,6 +211,7 @@ def model_from_fields(f: Fields, name: str) -> ModelSpec:
             tied_embeddings=f.flag("tie_word_embeddings", family.tied),
             max_context=f.integer("max_position_embeddings", NO_LIMIT),
             bytes_per_parameter=_bytes_per_parameter(f),
+            unread=family.unread(f),
         )
     except InputError as error:
         if str(error).startswith(f.where):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sim.hf_attention import FULL, FeedForwardOf, attention, layer_kinds
+from sim.hf_attention import FULL, FeedForwardOf, attention, latent, layer_kinds
 from sim.hf_feed_forward import gated, granite_experts, routed
 from sim.hf_fields import Fields
 from sim.layers import FeedForwardSpec, LayerSpec
@@ -159,6 +159,41 @@ def delta_hybrid(feed_forward_of: FeedForwardOf) -> Callable[[Fields], tuple[Lay
         )
 
     return layers_of
+
+
+def kimi_linear(f: Fields) -> tuple[LayerSpec, ...]:
+    """Kimi's delta attention, and MLA on the layers that are listed (counted from 1)."""
+    linear = f.inner("linear_attn_config")
+    full, layers = linear.integers("full_attn_layers", []), f.layers()
+    if set(full) | set(linear.integers("kda_layers", [])) != set(range(1, layers + 1)):
+        raise InputError(
+            f"{linear.where}: expected each of the {layers} layers in one of the lists"
+        )
+    heads, size = linear.integer("num_heads"), linear.integer("head_dim")
+    state = StateSpec(
+        kind="kda",
+        d_inner=heads * size,
+        d_state=size,
+        d_conv=linear.integer("short_conv_kernel_size"),
+        heads=heads,
+        groups=heads,
+    )
+    dense = f.integer("first_k_dense_replace")
+    experts = FeedForwardSpec(
+        intermediate=f.integer("moe_intermediate_size"),
+        experts=f.integer("num_experts"),
+        active_experts=f.integer("num_experts_per_token"),
+        shared=f.integer("num_shared_experts", 0) * f.integer("moe_intermediate_size"),
+    )
+    compressed = latent(f)
+    return tuple(
+        LayerSpec(
+            attention=compressed if layer + 1 in full else None,
+            state=None if layer + 1 in full else state,
+            feed_forward=gated(f, layer) if layer < dense else experts,
+        )
+        for layer in range(layers)
+    )
 
 
 def jamba(f: Fields) -> tuple[LayerSpec, ...]:

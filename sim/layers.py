@@ -29,6 +29,10 @@ class AttentionSpec:
         then caches ``latent + rope`` elements and no V at all (DeepSeek-V2 paper, section 2.1).
     q_latent: rank of MLA's compressed query, where it has one.
     output_gate: whether the output is gated by a projection as wide as the queries (Qwen3-Next).
+    k_is_v: whether V is made of what K is made of, without a projection of its own (Gemma 4); it
+        is cached all the same.
+    borrows: whether K and V are those of the last layer before it that has the same shape and
+        some of its own (Gemma 3n); such a layer projects and caches none.
     """
 
     heads: int
@@ -41,6 +45,8 @@ class AttentionSpec:
     rope: int | None = None
     q_latent: int | None = None
     output_gate: bool = False
+    k_is_v: bool = False
+    borrows: bool = False
 
     def __post_init__(self) -> None:
         require_kind("attention kind", self.kind, ATTENTION_KINDS)
@@ -91,7 +97,8 @@ class AttentionSpec:
         queries = self.heads * self.head_dim_k
         output = self.heads * self.head_dim_v * hidden * (2 if self.output_gate else 1)
         if self.latent is None or self.rope is None:
-            return hidden * (queries + self.k_elements + self.v_elements) + output
+            k, v = self.k_elements, 0 if self.k_is_v else self.v_elements
+            return hidden * (queries + (0 if self.borrows else k + v)) + output
         query = self.q_latent * (hidden + queries) if self.q_latent else hidden * queries
         expanded = self.heads * (self.head_dim_k - self.rope + self.head_dim_v)
         return query + hidden * self.k_elements + self.latent * expanded + output
@@ -149,11 +156,16 @@ class FeedForwardSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerSpec:
-    """One layer: attention, recurrent state, both side by side (Falcon-H1) or neither."""
+    """One layer: attention, recurrent state, both side by side (Falcon-H1) or neither.
+
+    others: elements of further matrices that every token is multiplied with there (low-rank
+        residuals, inputs of the layer's own); tensor parallelism does not divide them.
+    """
 
     attention: AttentionSpec | None = None
     state: StateSpec | None = None
     feed_forward: FeedForwardSpec | None = None
+    others: int = 0
 
     @property
     def kind(self) -> str:
@@ -164,7 +176,7 @@ class LayerSpec:
 
     def common_parameters(self, hidden: int) -> int:
         """Elements of the matrices that every token uses: all but the routed experts."""
-        total = 0
+        total = self.others
         if self.attention is not None:
             total += self.attention.parameters(hidden)
         if self.state is not None:

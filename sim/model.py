@@ -32,7 +32,9 @@ class ModelSpec:
 
     layers: from the first to the last. hidden: width of the residual stream. vocab: rows of the
     embedding. tied_embeddings: the output head is the embedding itself. max_context: longest
-    sequence in tokens. bytes_per_parameter: of the weights as they are kept in memory.
+    sequence in tokens. bytes_per_parameter: of the weights as they are kept in memory. unread:
+    elements in memory that no step reads as a whole: tables of which a token looks up a row, and
+    what is there and never used.
 
     Parameter counts are those of the matrices. Norm scales and biases (under 0.1 % of any
     built-in model) and learned position embeddings (OPT's 10 M) are left out.
@@ -45,6 +47,7 @@ class ModelSpec:
     tied_embeddings: bool = False
     max_context: int = NO_LIMIT
     bytes_per_parameter: float = 2.0
+    unread: int = 0
 
     def __post_init__(self) -> None:
         require_positive(hidden=self.hidden, vocab=self.vocab, max_context=self.max_context)
@@ -153,8 +156,8 @@ class ModelSpec:
 
     @property
     def _looked_up(self) -> int:
-        """Embedding elements that no matrix product touches: none where it is the head too."""
-        return 0 if self.tied_embeddings else self.embedding_parameters
+        """Elements that no matrix product touches; the embedding where it is not the head too."""
+        return self.unread + (0 if self.tied_embeddings else self.embedding_parameters)
 
     @cached_property
     def _common_parameters(self) -> int:

@@ -52,6 +52,7 @@ class _Header:
     tied_embeddings: bool = False
     max_context: int = NO_LIMIT
     bytes_per_parameter: float = 2.0
+    unread: int = 0
 
 
 def model_names() -> list[str]:
@@ -117,6 +118,7 @@ def model_from_table(table: Table, name: str, where: str) -> ModelSpec:
             tied_embeddings=header.tied_embeddings,
             max_context=header.max_context,
             bytes_per_parameter=header.bytes_per_parameter,
+            unread=header.unread,
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from error

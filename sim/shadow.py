@@ -65,13 +65,18 @@ class Shadow:
                 if token is not None:
                     cells[int(dst)] = token
 
-    def write(self, seq: Sequence, start: int, n: int) -> None:
-        """``seq`` computed ``n`` tokens from ``start`` on; those that have a cell are written."""
+    def write(self, seq: Sequence, start: int, n: int, void: int = 0) -> None:
+        """``seq`` computed ``n`` tokens from ``start`` on; those that have a cell are written.
+
+        void: how many of the last ones are drafts that nobody may ever find.
+        """
         for group in range(len(self._policy.groups)):
             places = self._places(seq, group)
             for position in range(start, start + n):
                 if position in places:
-                    self._cells[group][places[position]] = token_at(seq, position)
+                    is_void = position >= start + n - void
+                    written = None if is_void else token_at(seq, position)
+                    self._cells[group][places[position]] = written
 
     def _places(self, seq: Sequence, group: int) -> dict[int, int]:
         positions, cells = self._policy.cells_of(seq, group)
@@ -123,6 +128,9 @@ def needed(kind: str, window: int, computed: int) -> range:
 
 
 def token_at(seq: Sequence, position: int) -> Token:
-    """The identity of the prefix of ``seq`` that ends with ``position``."""
-    branch = next(branch for branch, end in seq.path if position < end)
+    """The identity of the prefix of ``seq`` that ends with ``position``.
+
+    A draft may reach beyond its end, on its last branch.
+    """
+    branch = next((branch for branch, end in seq.path if position < end), seq.path[-1][0])
     return branch, position + 1

@@ -3,8 +3,9 @@
 Megatron-LM's division (Shoeybi et al. 2019, section 3) with vLLM's rules for what does not divide
 (``linear.py``, ``vocab_parallel_embedding.py``, ``mamba_mixer2.py``): heads, feed-forward widths
 and the vocabulary are divided; heads of K and V, and groups of a recurrent layer, are repeated
-where there are fewer of them than devices; what MLA compresses, and routers, are on every device.
-All devices do the same at the same time, so one of them stands for all.
+where there are fewer of them than devices; what MLA compresses, routers and small matrices beside
+(`LayerSpec.others`) are on every device. All devices do the same at the same time, so one of them
+stands for all.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def shard_of(model: ModelSpec, devices: int) -> ModelSpec:
         model,
         layers=tuple(parts[layer] for layer in model.layers),
         vocab=-(-model.vocab // devices),
+        unread=-(-model.unread // devices),
     )
 
 
@@ -47,6 +49,7 @@ def _layer(layer: LayerSpec, n: int) -> LayerSpec:
         attention=_attention(layer.attention, n) if layer.attention else None,
         state=_state(layer.state, n) if layer.state else None,
         feed_forward=_feed_forward(layer.feed_forward, n) if layer.feed_forward else None,
+        others=layer.others,
     )
 
 
@@ -59,6 +62,8 @@ def _attention(whole: AttentionSpec, n: int) -> AttentionSpec:
 
 
 def _state(whole: StateSpec, n: int) -> StateSpec:
+    if whole.kind == "rwkv":
+        raise InputError("states of RWKV are not divided")
     return replace(
         whole,
         d_inner=_divided("channels of the recurrent state", whole.d_inner, n),

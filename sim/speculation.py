@@ -57,6 +57,7 @@ class Speculation:
         self.rates = tuple(rates)
         self.tokens = len(self.rates)
         self.lookahead = lookahead
+        self.has_cache = drafter is not None and drafter.has_cache
         self.drafts_first = False
         """Whether the step that verifies drafts makes them first, or the one before at its end."""
         self._seed = seed
@@ -131,6 +132,23 @@ class Speculation:
             "drafted_tokens": self._drafted,
             "accepted_tokens": sum(self._accepted_at),
         } | {f"accepted_at_{i}": n for i, n in enumerate(self._accepted_at, 1)}
+
+
+def rates_of(counts: Mapping[str, int]) -> dict[str, float | None]:
+    """What follows from `Speculation.counts`; None where nothing was drafted.
+
+    acceptance_rate: share of drafted tokens that were accepted. acceptance_length: tokens that a
+    verified draft brings, the model's own included, before any are cut off at the end of a request
+    (vLLM's mean acceptance length). decode_tokens_per_step: tokens that a decoding sequence gets
+    in a step, steps without drafts included.
+    """
+    drafts, drafted, steps = (counts[n] for n in ("drafts", "drafted_tokens", "decode_steps"))
+    accepted = counts["accepted_tokens"]
+    return {
+        "acceptance_rate": accepted / drafted if drafted else None,
+        "acceptance_length": 1 + accepted / drafts if drafts else None,
+        "decode_tokens_per_step": counts["decode_tokens"] / steps if steps else None,
+    }
 
 
 def _uniform(*numbers: int) -> float:

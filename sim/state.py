@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sim.checks import require_kind, require_positive
 from workloads.errors import InputError
 
-STATE_KINDS = ("mamba", "mamba2", "deltanet", "shortconv")
+STATE_KINDS = ("mamba", "mamba2", "deltanet", "kda", "rwkv", "shortconv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +16,12 @@ class StateSpec:
 
     kind: ``mamba`` (selective scan with a low-rank step of ``dt_rank``), ``mamba2`` (``heads``
         heads; B and C in ``groups`` groups), ``deltanet`` (gated delta rule, Qwen3-Next: ``heads``
-        heads of values, ``groups`` heads of keys and queries of ``d_state`` elements each) or
+        heads of values, ``groups`` heads of keys and queries of ``d_state`` elements each),
+        ``kda`` (the same with a gate a channel, each made in ``d_state`` elements; Kimi Linear),
+        ``rwkv`` (RWKV 6 and 7: a matrix of ``d_state`` x ``d_state`` elements a head) or
         ``shortconv`` (gated short convolution, LFM2).
-    d_inner: channels. d_conv: taps of the convolution. d_state: state elements a channel.
+    d_inner: channels. d_conv: taps of the convolution; with ``rwkv`` one more than the tokens
+        before that are kept. d_state: state elements a channel.
     """
 
     kind: str
@@ -38,13 +41,15 @@ class StateSpec:
             heads=self.heads,
             groups=self.groups,
         )
-        needed = {
+        wanted: dict[str, dict[str, int | None]] = {
             "mamba": {"dt_rank": self.dt_rank, "d_state": self.d_state},
             "mamba2": {"heads": self.heads, "groups": self.groups, "d_state": self.d_state},
             "deltanet": {"heads": self.heads, "groups": self.groups, "d_state": self.d_state},
+            "kda": {"heads": self.heads, "groups": self.groups, "d_state": self.d_state},
+            "rwkv": {"d_state": self.d_state},
             "shortconv": {},
-        }[self.kind]
-        for name, value in needed.items():
+        }
+        for name, value in wanted[self.kind].items():
             if not value:
                 raise InputError(f"state kind {self.kind!r} needs {name}")
 
@@ -70,6 +75,12 @@ class StateSpec:
             rank = self.dt_rank or 0
             scan = self.d_inner * (rank + 2 * self.d_state + rank + self.d_state)
             return 2 * hidden * self.d_inner + conv + scan + output
+        if self.kind == "rwkv":
+            # Receptance, key, value, output. Tokens before are kept, not convolved.
+            return 3 * hidden * self.d_inner + output
+        if self.kind == "kda":
+            gates = 2 * (hidden + self.d_inner) * self.d_state + hidden * (self.heads or 0)
+            return hidden * self._conv_channels + conv + gates + output
         if self.kind in ("mamba2", "deltanet"):
             # A step size a head; the delta rule has a gate a head besides.
             steps = (self.heads or 0) * (2 if self.kind == "deltanet" else 1)

@@ -12,6 +12,7 @@ from workloads.plugins import class_of, made, name_of, pairs_of
 from workloads.registry import Registry, suggestion_for
 from workloads.request import Workload
 from workloads.traces.head import Head
+from workloads.traces.lines import shortened
 
 WORKLOADS = Registry("workload", "kvlab.workloads")
 
@@ -100,7 +101,8 @@ def reader_of(path: str) -> Any:
     if len(found) == 1:
         return next(iter(found.values()))
     which = f"could be of {', '.join(found)}" if found else f"is of none of {', '.join(asked)}"
-    raise InputError(f"{path}: {which}, by its beginning; expected READER:PATH")
+    beginning = f" {shortened(head.first_line)}" if head.first_line else ""
+    raise InputError(f"{path}: {which}, by its beginning{beginning}; expected READER:PATH")
 
 
 def describe(name: str, registry: Registry = WORKLOADS) -> Description:

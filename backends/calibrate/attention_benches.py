@@ -13,6 +13,7 @@ from backends.arrays import Array, Backend
 from backends.calibrate.plan import BLOCK
 from backends.calibrate.point import Point
 from backends.calibrate.timing import Work
+from backends.cudnn_attention import CudnnAttention, takes
 from backends.decode import DecodeBatch, decode
 from backends.shape import GroupShape
 from backends.softmax import attention
@@ -30,7 +31,8 @@ QUERY_TILE = 512
 class AttentionBenches:
     """Benches of decode and prefill attention over one layer of a store of ``cells`` cells.
 
-    matrix_type: of the products of a prefill, which are the array module's.
+    matrix_type: of the products of a prefill, which are the array module's. fused: does prefills
+    instead, where it takes the store's type.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class AttentionBenches:
         cells: int,
         store: Callable[[str], KVStore],
         matrix_type: str,
+        fused: CudnnAttention | None = None,
     ) -> None:
         self._backend = backend
         self._shape = shape
         self._cells = cells
         self._store = store
         self._matrix_type = matrix_type
+        self._fused = fused
         self._flops = 2 * shape.heads * (shape.row.k_dim + shape.row.v_dim)
 
     def decode(self, point: Point) -> Bench:
@@ -125,10 +129,12 @@ class AttentionBenches:
         store, total = self._store(kind), prefix + chunk
         room = self._cells - total
         q = self._queries(chunk)
-        works: list[Work] = [
-            partial(self._chunk, store, q, slice(base, base + total), prefix)
-            for base in (variant * (room // VARIANTS) for variant in range(VARIANTS))
-        ]
+        starts = [variant * (room // VARIANTS) for variant in range(VARIANTS)]
+        if self._fused is not None and takes(store):
+            over, scale = self._fused.over_cells, self._shape.scale
+            works = [over(store, 0, q[None], base, total, scale)[0] for base in starts]
+        else:
+            works = [partial(self._chunk, store, q, slice(i, i + total), prefix) for i in starts]
         pairs = chunk * prefix + chunk * (chunk + 1) // 2
         return works, terms.prefill_terms(total, pairs, chunk, store.row_bytes, self._flops)
 

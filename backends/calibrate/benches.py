@@ -6,16 +6,18 @@ A bench gives several variants of the same work on different memory; they are ti
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from backends.arrays import Array, Backend
 from backends.calibrate.attention_benches import AttentionBenches
 from backends.calibrate.plan import Extent
 from backends.calibrate.point import Point
 from backends.calibrate.timing import Work
+from backends.cudnn_attention import CudnnAttention
 from backends.kernel_store import store_of
 from backends.shape import GroupShape, shape_of
 from backends.store import KVStore
@@ -38,19 +40,25 @@ class Benches:
     element_bytes: of the elements of matrix products.
     """
 
-    def __init__(self, backend: Backend, model: ModelSpec, extent: Extent) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        model: ModelSpec,
+        extent: Extent,
+        fused: CudnnAttention | None = None,
+    ) -> None:
         """Raises `InputError` for models whose attention layers differ in more than the window."""
         self.backend = backend
         self.xp = backend.xp
         self.extent = extent
-        self.shape = _shape_of(model)
+        self.shape = common_shape_of(model)
         self.matrix_type = backend.matrix_type
         self.element_bytes = np.dtype(self.matrix_type).itemsize
         self._rng = np.random.default_rng(0)
         self._stores: dict[str, KVStore] = {}
         self._weights: tuple[tuple[int, int], Array] | None = None
         self._attention = AttentionBenches(
-            backend, self.shape, extent.cells, self.store, self.matrix_type
+            backend, self.shape, extent.cells, self.store, self.matrix_type, fused
         )
 
     def of(self, point: Point) -> Bench:
@@ -131,7 +139,7 @@ class Benches:
         """Cells of every variant, in runs of neighbours that lie apart from one another."""
         made = []
         for variant in range(VARIANTS):
-            runs = np.random.default_rng(variant).permutation(self.extent.cells // run)[: n // run]
+            runs = _shuffled(self.extent.cells // run, variant)[: n // run]
             made.append((runs[:, None] * run + np.arange(run)).ravel())
         return made
 
@@ -172,7 +180,16 @@ class Benches:
         return works, {"bytes": n * store.row_bytes, "runs": n // run}
 
 
-def _shape_of(model: ModelSpec) -> GroupShape:
+@cache
+def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
+    """The numbers below ``n`` in an order of their own; kept, since many points ask for the same."""
+    order: NDArray[np.int64] = np.random.default_rng(seed).permutation(n)
+    order.flags.writeable = False
+    return order
+
+
+def common_shape_of(model: ModelSpec) -> GroupShape:
+    """The shape of all attention layers; `InputError` where they differ in more than the window."""
     shapes = [shape_of(group, model) for group in model.groups()]
     if any((each.row, each.heads) != (shapes[0].row, shapes[0].heads) for each in shapes):
         raise InputError(f"{model.name}: attention layers of different shapes cannot be calibrated")

@@ -11,6 +11,16 @@ from backends.calibrate.point import Sample
 from workloads.errors import InputError
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Let ``path`` hold ``text``: all of it or what was there. `InputError` where it cannot be."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 class Journal:
     """JSON lines beside the calibration file: a header, then one line a point.
 
@@ -33,11 +43,8 @@ class Journal:
         for line in lines[1:]:
             sample = Sample.from_json(json.loads(line))
             self.samples[sample.point.key] = sample
-        try:
-            with path.open("w", encoding="utf-8") as file:
-                file.writelines(line + "\n" for line in lines or [json.dumps(header)])
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written: {error.strerror}") from None
+        # Without what was cut short; all that was measured stays there until the new one is.
+        write_whole(path, "".join(line + "\n" for line in lines or [json.dumps(header)]))
 
     def _complete_lines(self) -> list[str]:
         if not self.path.exists():

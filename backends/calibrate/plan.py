@@ -51,8 +51,8 @@ EXTENTS = {
         batches=(1, 2, 4, 8),
         lengths=(64, 128, 256, 512),
         chunks=(16, 32, 64, 128),
-        prefixes=(0, 128, 256),
-        tokens=(1, 4, 16, 32),
+        prefixes=(0, 256),
+        tokens=(1, 8, 32),
         widest=8192,
     ),
     ("numpy", False): Extent(

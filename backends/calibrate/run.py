@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import backend_of
-from backends.calibrate.benches import Benches
+from backends.calibrate.benches import Benches, common_shape_of
 from backends.calibrate.fit import fitted
-from backends.calibrate.journal import Journal
+from backends.calibrate.journal import Journal, write_whole
 from backends.calibrate.plan import EXTENTS, matrices_of, points_of
 from backends.calibrate.point import Sample
+from backends.calibrate.prefill import AUTO, fused_prefill
 from backends.calibrate.timing import QUICK, Effort, timed
 from sim.model import ModelSpec
 from sim.timing import terms
@@ -29,13 +30,18 @@ HELD_OUT = 0.2
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be calibrated. date: of the measurement, as the caller says it (ISO 8601)."""
+    """What is to be calibrated.
+
+    date: of the measurement, as the caller says it (ISO 8601). prefill: its implementation, see
+    `backends.calibrate.prefill`.
+    """
 
     model: ModelSpec
     backend: str = "numpy"
     kv_types: tuple[str, ...] = ("f16",)
     quick: bool = False
     date: str = ""
+    prefill: str = AUTO
 
 
 def calibrate(
@@ -53,7 +59,9 @@ def calibrate(
         raise InputError(f"backend {request.backend!r} has no times; expected numpy or cupy")
     if not out.parent.is_dir():
         raise InputError(f"{out}: no such folder: {out.parent}")
-    benches = Benches(backend, request.model, extent)
+    shape = common_shape_of(request.model)
+    fused, prefill = fused_prefill(backend, request.prefill, shape, request.kv_types)
+    benches = Benches(backend, request.model, extent, fused)
     points = points_of(request.model, request.kv_types, extent)
     header = {
         "schema": SCHEMA,
@@ -62,6 +70,7 @@ def calibrate(
         "device": backend.device_name(),
         "kv_types": list(request.kv_types),
         "quick": request.quick,
+        "prefill": prefill,
         "element_bytes": benches.element_bytes,
         "versions": backend.versions(),
     }
@@ -76,7 +85,7 @@ def calibrate(
     samples = [journal.samples[point.key] for point in points]
     made = header | {"date": request.date, "clocks": backend.clocks()} | summary_of(samples)
     made["matrices"] = [list(shape) for shape in matrices_of(request.model)]
-    out.write_text(json.dumps(made, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_whole(out, json.dumps(made, indent=1, allow_nan=False) + "\n")
     journal.close()
     return made
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -58,7 +58,18 @@ FUNCTIONS = (
     ),
     *("zeros_like", "asarray", "ascontiguousarray", "asnumpy"),
 )
-TYPES = ("float16", "float32", "float64", "int8", "int32", "int64", "uint8", "uint16", "uint32")
+TYPES = (
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+)
 CALLS: set[tuple[str, int, tuple[str, ...]]] = set()
 """(name, positional arguments, names of the others) of every call so far."""
 ndarray = DeviceArray
@@ -137,6 +148,9 @@ class RawKernel:
     """A kernel; what it is given must be what its declaration asks for."""
 
     preferred_shared_memory_carveout = -1
+    attributes: Mapping[str, int] = dict.fromkeys(
+        ("num_regs", "shared_size_bytes", "local_size_bytes"), 0
+    )
 
     def __init__(self, code: str, name: str, options: tuple[str, ...]) -> None:
         defines = tuple(each for each in options if each.startswith("-D"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ UNWRITTEN = 0xA5
 
 class Stream:
     """The order of work. All is done at once, but for copies that the host must wait for."""
+
+    ptr = 0
 
     def __init__(self) -> None:
         self._coming: list[tuple[Any, Any]] = []
@@ -72,6 +75,11 @@ class DeviceArray:
     def nbytes(self) -> int:
         """As NumPy's."""
         return int(self.host.nbytes)
+
+    @property
+    def data(self) -> Any:
+        """Its memory; ``data.ptr`` is the address."""
+        return SimpleNamespace(ptr=self.host.ctypes.data)
 
     @property
     def T(self) -> DeviceArray:  # noqa: N802

@@ -19,15 +19,20 @@ from workloads.errors import InputError
 PACKAGES = ("nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc")
 _LIBRARY = re.compile(r"libnvrtc\.so(\.\d+)+$")
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_\d+'")
+_STACK = re.compile(r"(\d+) bytes stack frame")
 _SPILLS = re.compile(r"(\d+) bytes spill stores")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 
 
 class Resources(NamedTuple):
-    """What a thread of a kernel takes: registers, and bytes that did not fit into them."""
+    """What a thread of a kernel takes: registers, and bytes outside of them.
+
+    spilled: of values that did not fit. stack: of arrays that are found by a variable.
+    """
 
     registers: int
     spilled: int
+    stack: int
 
 
 def compiled(file: str, defines: Mapping[str, object], arch: int) -> dict[str, Resources]:
@@ -46,9 +51,10 @@ def compiled(file: str, defines: Mapping[str, object], arch: int) -> dict[str, R
 def _resources_in(log: str) -> Iterator[tuple[str, Resources]]:
     parts = _ENTRY.split(log)[1:]
     for name, text in zip(parts[::2], parts[1::2], strict=True):
-        registers, spills = _REGISTERS.search(text), _SPILLS.search(text)
-        if registers and spills:
-            yield name, Resources(int(registers[1]), int(spills[1]))
+        found = [each.search(text) for each in (_REGISTERS, _SPILLS, _STACK)]
+        numbers = [int(each[1]) for each in found if each]
+        if len(numbers) == len(found):
+            yield name, Resources(*numbers)
 
 
 def _compile(source: str, name: str, options: list[str]) -> str:

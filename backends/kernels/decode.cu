@@ -65,25 +65,23 @@ __device__ __forceinline__ int cell_of(const int* __restrict__ where, int item, 
 #endif
 }
 
-// Sums over the threads of a worker. Instead of all sums each thread gets a share of them, from
-// sum `lane * SCORES / LANES` on: at every step it keeps the half it goes on with and gives the
-// other one away, so there are as many shuffles as scores, not log(LANES) times as many.
-__device__ __forceinline__ void add_up(float* values, int lane) {
-    int n = SCORES;
+// Sums of N values over the threads of a worker. Instead of all sums each thread gets a share of
+// them, from sum `lane * N / LANES` on: at every step it keeps the half it goes on with and gives
+// the other one away, so there are as many shuffles as sums, not log(LANES) times as many.
+// A template, since values that are found by a variable are not kept in registers.
+template <int N, int STEP> __device__ __forceinline__ void add_up(float* values, int lane) {
+    if constexpr (STEP > 0 && N == 1) {
+        values[0] += __shfl_xor_sync(WARP, values[0], STEP);
+        add_up<1, STEP / 2>(values, lane);
+    } else if constexpr (STEP > 0) {
+        const bool is_upper = lane & STEP;
 #pragma unroll
-    for (int step = LANES / 2; step > 0; step /= 2) {
-        if (n == 1) {
-            values[0] += __shfl_xor_sync(WARP, values[0], step);
-            continue;
+        for (int i = 0; i < N / 2; i++) {
+            const float low = values[i], high = values[N / 2 + i];
+            const float given = __shfl_xor_sync(WARP, is_upper ? low : high, STEP);
+            values[i] = (is_upper ? high : low) + given;
         }
-        n /= 2;
-        const bool is_upper = lane & step;
-#pragma unroll
-        for (int i = 0; i < n; i++) {
-            const float kept = is_upper ? values[n + i] : values[i];
-            const float given = is_upper ? values[i] : values[n + i];
-            values[i] = kept + __shfl_xor_sync(WARP, given, step);
-        }
+        add_up<N / 2, STEP / 2>(values, lane);
     }
 }
 
@@ -195,7 +193,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) decode(
                 score[j * HEADS + h] = dot;
             }
         }
-        add_up(score, lane);
+        add_up<SCORES, LANES / 2>(score, lane);
 
         float weight[MINE], shrink[MINE];
         bool has_risen = false;

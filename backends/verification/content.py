@@ -77,5 +77,6 @@ def identities_of(seq: Sequence, start: int, n: int) -> Identities:
     index = np.arange(start, start + n, dtype=np.int64)
     ends = np.array([end for _, end in seq.path], dtype=np.int64)
     branches = np.array([branch for branch, _ in seq.path], dtype=np.int64)
-    which = np.searchsorted(ends, index, side="right")
+    # A draft may reach beyond the end, on the last branch.
+    which = np.minimum(np.searchsorted(ends, index, side="right"), len(ends) - 1)
     return np.stack([branches[which], index], axis=1)

@@ -5,14 +5,14 @@ The order of calls is that of `sim.engine`, so a policy sees here what it sees i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from sim.forking import Forking, sequences_of
 from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence, Status
-from sim.step import Placement, Run
+from sim.step import Draft, Placement, Run
 from workloads.request import Request, Workload
 
 FEW_STEPS = 40
@@ -22,7 +22,7 @@ FEW_STEPS = 40
 class Follower(Protocol):
     """Who is told of every step."""
 
-    def follow(self, placement: Placement, singly: bool) -> None:
+    def follow(self, placement: Placement, singly: bool, drafts: Mapping[int, Draft]) -> None:
         """A step was placed; or, unless ``singly``, several decode steps at once."""
 
     def forked(self, parent: Sequence, child: Sequence) -> None:
@@ -97,7 +97,7 @@ class Driver:
         if not step.runs:
             return 0
         placement = self._policy.commit(step)
-        self._follower.follow(placement, singly=True)
+        self._follower.follow(placement, True, step.drafts or {})
         parents = self._forking.parents_in(step)
         finished = self._scheduler.update(step)
         for parent, child in self._forking.fork(parents):
@@ -122,7 +122,7 @@ class Driver:
         plan.apply(plan.steps)
         self._scheduler.schedule_run(plan.steps)
         self._scheduler.update_run(plan.steps)
-        self._follower.follow(Placement(runs, ()), singly=False)
+        self._follower.follow(Placement(runs, ()), False, {})
         self._choose_beams()
         return plan.steps
 

@@ -61,10 +61,13 @@ class Executor:
     watched: the policy to give to the scheduler. copied, shifted: cells so far.
     """
 
-    def __init__(self, policy: Policy, backend: Backend, seed: int = 0) -> None:
+    def __init__(
+        self, policy: Policy, backend: Backend, seed: int = 0, v_transposed: bool = False
+    ) -> None:
         """Raises `InputError` where the model has no K and V rows that could be stored."""
         self.policy = policy
         self.backend = backend
+        self._v_transposed = v_transposed
         self.is_scratch = all(not part.capacity for part in policy.usage())
         self.groups = self._lay_out(seed)
         stores = {} if self.is_scratch else {group.index: group.store for group in self.groups}
@@ -93,7 +96,8 @@ class Executor:
     def _store(self, cache: int, shape: GroupShape) -> KVStore:
         budget = self.policy.budget
         cells = 0 if self.is_scratch else len(self.policy.owners(cache))
-        return store_of(self.backend, cells, shape.row, budget.kv_type_k, budget.kv_type_v)
+        types = budget.kv_type_k, budget.kv_type_v
+        return store_of(self.backend, cells, shape.row, *types, v_transposed=self._v_transposed)
 
     def _shares_cells(self, cache: int) -> bool:
         """Whether a cell of the cache serves one of its groups at a time, not all of them."""

@@ -10,6 +10,9 @@ from backends.verification.reference import GroupHistory
 from sim.budget import Budget
 from sim.sequence import Sequence
 
+_OTHER = 1 << 40
+"""Makes another branch of a branch: rejected drafts are other tokens than those to come."""
+
 
 class _Past:
     """One sequence. known: identities that a fork handed down. dropped: by context shifts."""
@@ -30,6 +33,8 @@ class Histories:
         self._contents = contents
         self._formats = format_of(budget.kv_type_k), format_of(budget.kv_type_v)
         self._pasts: dict[int, _Past] = {}
+        self.void: dict[int, int] = {}
+        """By sequence: from which token on the running step computes drafts that are rejected."""
 
     def identities(self, seq: Sequence, start: int, n: int) -> Identities:
         """Who tokens ``start .. start + n - 1`` are: what a fork handed down, then the path."""
@@ -37,6 +42,8 @@ class Histories:
         if seq.id in self._pasts:
             known = self._pasts[seq.id].known[start : start + n]
             own[: len(known)] = known
+        if seq.id in self.void:
+            own[max(0, self.void[seq.id] - start) :, 0] ^= _OTHER
         return own
 
     def rewind(self, seq: Sequence, start: int) -> None:

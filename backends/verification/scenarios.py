@@ -14,6 +14,8 @@ from sim.budget import Budget
 from sim.model import ModelSpec
 from sim.plugins import policy_of, scheduler_of
 from sim.policies.base import Policy
+from sim.schedulers.base import Scheduler
+from sim.speculation import Speculation
 from workloads.errors import InputError
 from workloads.request import Workload
 
@@ -27,7 +29,10 @@ class Scenario:
 
     model: kind of attention of `checking_model`, or a model of its own. tokens: memory, in tokens
     with every layer cached in full; states come on top. options: of the policy. scheduling: options
-    of the scheduler. at_once: take runs of decode steps as one.
+    of the scheduler. drafts: how often at least the first, the first two, ... tokens of a draft are
+    accepted; lookahead: see `Speculation`.
+    at_once: take runs of decode steps as one. v_transposed: V as llama.cpp keeps
+    it without flash attention.
     """
 
     name: str
@@ -40,6 +45,10 @@ class Scenario:
     options: Mapping[str, Any] = field(default_factory=dict)
     scheduling: Mapping[str, Any] = field(default_factory=dict)
     at_once: bool = False
+    v_transposed: bool = False
+
+    drafts: tuple[float, ...] = ()
+    lookahead: int = 0
 
     def budget(self) -> Budget:
         """The memory and the limits."""
@@ -62,11 +71,18 @@ class Scenario:
         """Verify a policy over `budget`."""
         return verify(
             policy,
-            lambda watched: scheduler_of(SCHEDULER, watched, self.scheduling),
+            self._scheduler,
             self.workload,
             backend=backend,
             at_once=self.at_once,
+            v_transposed=self.v_transposed,
         )
+
+    def _scheduler(self, policy: Policy) -> Scheduler:
+        scheduler = scheduler_of(SCHEDULER, policy, self.scheduling)
+        if self.drafts:
+            scheduler.speculate(Speculation(self.drafts, lookahead=self.lookahead))
+        return scheduler
 
     def outcome(self, policy: str, backend: str = "numpy") -> Outcome:
         """Verify the policy of that name, or say why it refuses."""
@@ -121,6 +137,18 @@ GENERAL = (
     Scenario("chunks", "chunked", max_seqs=4),
 )
 
+RATES = (0.7, 0.5, 0.4, 0.2)
+SPECULATIVE = (
+    Scenario("drafts", drafts=RATES),
+    Scenario("drafts, tight", tokens=TIGHT, drafts=RATES),
+    Scenario("drafts, tight, swap", tokens=TIGHT, drafts=RATES, scheduling=SWAP),
+    Scenario("drafts, shared prefixes", workload=Mixed(shared=50), drafts=RATES, lookahead=4),
+    Scenario("drafts, samples", tokens=2048, workload=Mixed(samples=3), drafts=RATES, lookahead=4),
+    Scenario("drafts, sliding windows", "swa", max_seqs=4, drafts=RATES),
+    Scenario("drafts, chunks", "chunked", max_seqs=4, drafts=RATES),
+)
+"""For policies that can take drafts back."""
+
 ESPECIALLY = {
     "contiguous": (
         Scenario("reserve max", tokens=2048, options={"reserve": "max"}),
@@ -146,6 +174,20 @@ ESPECIALLY = {
         Scenario("context shift", tokens=TIGHT, options={"window": 64}),
         Scenario("context shift, tight", tokens=256, options={"window": 64}, scheduling=SWAP),
         Scenario("context shift, decode runs", tokens=TIGHT, options={"window": 64}, at_once=True),
+        Scenario(
+            "V transposed, context shift",
+            tokens=256,
+            options={"window": 64},
+            scheduling=SWAP,
+            v_transposed=True,
+        ),
+        Scenario(
+            "V transposed, streams, samples",
+            tokens=2048,
+            workload=Mixed(samples=3),
+            options={"streams": "per-sequence"},
+            v_transposed=True,
+        ),
         Scenario("defragmentation", **HOLES, options={"defrag": 0.05}),
         Scenario(
             "defragmentation, few rows", **HOLES, options={"defrag": 0.05, "defrag_nodes": 24}
@@ -162,8 +204,15 @@ ESPECIALLY = {
         Scenario("small ubatches", "swa", max_seqs=4, options={"ubatch": 16}),
         Scenario("streams", "swa", max_seqs=4, tokens=4096, options={"streams": "per-sequence"}),
         Scenario("full windows", "swa", max_seqs=4, options={"swa_full": True}),
+        Scenario("V transposed", "swa", max_seqs=4, kv_type="f16", v_transposed=True),
     ),
     "hybrid": (
+        Scenario(
+            "drafts beside states",
+            checking_model("hybrid", window=1 << 12),
+            options={"snapshots": 4, "ubatch": 64},
+            drafts=RATES,
+        ),
         Scenario("rows beside states", "hybrid"),
         Scenario("rows beside states, swap", "hybrid", TIGHT, scheduling=SWAP),
         Scenario("rows beside states, decode runs", "hybrid", at_once=True),
@@ -180,6 +229,13 @@ ESPECIALLY = {
         Scenario("no prefix cache", tokens=TIGHT, options={"prefix_cache": False}),
         Scenario("windows forgotten", "swa", options={"hybrid": False}),
         Scenario("blocks of 4, beams", workload=Mixed(beams=4), options={"block_size": 4}),
+    ),
+    "summary": (
+        Scenario(
+            "until old tokens are merged",
+            options={"sinks": 4, "window": 64, "centroids": 16},
+            batched=32,
+        ),
     ),
     "radix": (
         Scenario("pages of 4", tokens=TIGHT, options={"page_size": 4}),
@@ -204,6 +260,8 @@ def scenarios_of(policy: str) -> Iterator[Scenario]:
         return
     yield from GENERAL
     yield from ESPECIALLY.get(policy, ())
+    if policy in ("none", "contiguous", "ring", "iswa", "paged"):
+        yield from SPECULATIVE
     for kind in FORMATS:
         if kind != "f32":
             yield replace(GENERAL[1], name=f"type {kind}", kv_type=kind)

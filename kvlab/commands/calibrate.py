@@ -22,6 +22,9 @@ def calibrate(
     kv_type: list[str] = typer.Option(
         ["f16"], help="Type of cached K and V to measure; may be repeated."
     ),
+    prefill: str = typer.Option(
+        "auto", help="matmul, cudnn (a GPU's fused attention), or auto: cudnn where it is there."
+    ),
     quick: bool = typer.Option(False, "--quick", help="Fewer and smaller points: a minute."),
     plot: Path | None = typer.Option(
         None, help="Draw predicted over measured times into this file (.png or .svg)."
@@ -50,7 +53,8 @@ def calibrate(
     if plot is not None:
         ensure_plot_fits(plot)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    request = Request(model_of(model), backend, tuple(dict.fromkeys(kv_type)), quick, now)
+    kinds = tuple(dict.fromkeys(kv_type))
+    request = Request(model_of(model), backend, kinds, quick, now, prefill)
     columns = (
         BarColumn(),
         MofNCompleteColumn(),

@@ -53,6 +53,7 @@ def compare(
     workload_option: list[str] = typer.Option(
         [], metavar="KEY=VALUE", help="Option of the workload; may be repeated."
     ),
+    scheduler: str | None = typer.Option(None, help="Who decides what runs; docs/schedulers.md."),
     scheduler_option: list[str] = typer.Option(
         [], metavar="KEY=VALUE", help="Option of the scheduler; may be repeated."
     ),
@@ -72,6 +73,19 @@ def compare(
     disk_cache: str | None = typer.Option(None, help="Disk of each engine, likewise."),
     shared_cache: str | None = typer.Option(
         None, help="Of these, what is one for all engines together: host, disk or host,disk."
+    ),
+    speculate: int | None = typer.Option(
+        None, help="Tokens that are drafted for each sequence and verified in one step."
+    ),
+    acceptance: str | None = typer.Option(
+        None,
+        metavar="RATE[,RATE...]",
+        help="How often each draft is accepted if those before it were; or, as many rates as"
+        " tokens, how often at least the first, the first two, ... are.",
+    ),
+    draft: str | None = typer.Option(None, help="Model that drafts; drafts are free without one."),
+    draft_cost: float | None = typer.Option(
+        None, help="Instead: time of one drafted token as a share of the step's."
     ),
     max_seqs: int | None = typer.Option(None, help="Sequences that may run at once."),
     max_batched_tokens: int | None = typer.Option(None, help="Tokens of one step."),
@@ -103,6 +117,7 @@ def compare(
         "rate": rate,
         "seed": seed,
         "policies": _names(policies) if policies is not None else None,
+        "scheduler": scheduler,
         "max_seqs": max_seqs,
         "max_batched_tokens": max_batched_tokens,
         "max_model_len": max_model_len,
@@ -124,6 +139,13 @@ def compare(
     shared = _names(shared_cache) if shared_cache is not None else None
     tiers = {"host": host_cache, "disk": disk_cache, "shared": shared}
     _merge(given, "tiers", {k: v for k, v in tiers.items() if v is not None})
+    drafts = {
+        "tokens": speculate,
+        "acceptance": acceptance,
+        "draft": draft,
+        "draft_cost": draft_cost,
+    }
+    _merge(given, "speculation", {k: v for k, v in drafts.items() if v is not None})
     _merge(given, "cluster", {k: v for k, v in cluster.items() if v is not None})
     _merge(
         given.setdefault("cluster", {}), "router_options", pairs(router_option, "--router-option")
@@ -170,6 +192,7 @@ def _print_table(runs: dict[str, RunResult], out: Path | None) -> None:
     from rich.console import Console
 
     from reports.cluster import cluster_lines
+    from reports.speculation import speculation_lines
     from reports.table import terminal
     from reports.verdict import verdict_of
 
@@ -180,7 +203,7 @@ def _print_table(runs: dict[str, RunResult], out: Path | None) -> None:
     console.print(terminal(summaries))
     for line in verdict_of(summaries).lines:
         console.print(line)
-    for line in cluster_lines(summaries):
+    for line in (*speculation_lines(summaries), *cluster_lines(summaries)):
         console.print(line)
     shared = next(iter(summaries.values()))["prefix_identity"]
     console.print(f"Shared prefixes known to the workload: {shared}")

@@ -1,4 +1,4 @@
-"""`kvlab policies | models | hardware | workloads`: what there is."""
+"""`kvlab policies | schedulers | routers | models | hardware | workloads`: what there is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from workloads.registry import Registry
     from workloads.spec import Description
 
 PLAIN_WIDTH = 120
@@ -17,7 +18,7 @@ CHECKED_MODELS = ("llama-3.1-8b", "gemma-3-1b", "mamba-2.8b", "lfm2-1.2b")
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
-    for command in (policies, models, hardware, workloads):
+    for command in (policies, schedulers, routers, models, hardware, workloads):
         app.command()(command)
 
 
@@ -44,6 +45,35 @@ def policies(
         for option in fields(policy.Options):
             text = option.metadata.get("text", "")
             typer.echo(f"{'':14}{name}.{option.name}={option.default}  {text}".rstrip())
+
+
+def schedulers() -> None:
+    """List schedulers and their options."""
+    from sim.plugins import SCHEDULERS
+
+    _list(SCHEDULERS)
+
+
+def routers() -> None:
+    """List routers before the replicas of a cluster, and their options."""
+    from sim.cluster.router import ROUTERS
+
+    _list(ROUTERS)
+
+
+def _list(registry: Registry) -> None:
+    """The plug-ins of a kind whose options are a dataclass ``Options``."""
+    import inspect
+    from dataclasses import MISSING, fields
+
+    for name in registry.names():
+        plugin = registry.load(name)
+        typer.echo(f"{name:14} {(inspect.getdoc(plugin) or '').partition(chr(10))[0]}")
+        for option in fields(plugin.Options):
+            made = option.default_factory
+            default = option.default if made is MISSING else made()
+            text = option.metadata.get("text", "")
+            typer.echo(f"{'':16}{option.name}={default}  {text}".rstrip())
 
 
 def _check(name: str, seed: int) -> None:
@@ -106,15 +136,20 @@ def hardware(
         metavar="PARQUET",
         help="Compare its attention with aiconfigurator's *_generation_attention_perf.parquet.",
     ),
+    shapes: Path | None = typer.Option(
+        None, help="Write every shape that was compared into this file (CSV)."
+    ),
 ) -> None:
     """List hardware sheets and measured calibrations; or show one calibration."""
     from workloads.errors import InputError
 
     if calibration is not None:
-        _show_calibration(calibration, plot, against)
+        if shapes is not None and against is None:
+            raise InputError("--shapes goes with --against")
+        _show_calibration(calibration, plot, against, shapes)
         return
-    if plot is not None or against is not None:
-        raise InputError("--plot and --against go with a calibration")
+    if plot is not None or against is not None or shapes is not None:
+        raise InputError("--plot, --against and --shapes go with a calibration")
     _list_sheets()
     _list_calibrations()
 
@@ -152,11 +187,13 @@ def _list_calibrations() -> None:
     typer.echo("errors: of the kernel that is predicted worst, on points that were not fitted")
 
 
-def _show_calibration(name: str, plot: Path | None, against: str | None) -> None:
+def _show_calibration(
+    name: str, plot: Path | None, against: str | None, shapes: Path | None
+) -> None:
     from rich.console import Console
 
     from reports.calibration import error_table, write_plot
-    from reports.calibration_check import pair_table, pairs_of
+    from reports.calibration_check import pair_table, pairs_of, write_pairs
     from sim.model_files import model_of
     from sim.timing.calibration import read
     from sim.timing.calibrations import calibration_path
@@ -171,7 +208,10 @@ def _show_calibration(name: str, plot: Path | None, against: str | None) -> None
     if plot is not None:
         write_plot(data, plot)
     if against is not None:
-        console.print(pair_table(pairs_of(data, model_of(data["model"]), against)))
+        pairs = pairs_of(data, model_of(data["model"]), against)
+        console.print(pair_table(pairs))
+        if shapes is not None:
+            write_pairs(pairs, shapes)
 
 
 def workloads() -> None:

@@ -1,4 +1,4 @@
-"""`kvlab report`: tables, pictures and a page from the stored results of a sweep alone."""
+"""`kvlab report`: tables, pictures and pages from stored results alone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,27 @@ def add_to(app: typer.Typer) -> None:
 
 
 def report(
-    directory: Path = typer.Argument(..., metavar="DIR", help="Results of kvlab sweep."),
-    out: Path | None = typer.Option(None, help="Write report.md and its pictures there."),
+    directory: Path = typer.Argument(
+        ..., metavar="DIR", help="Results of kvlab sweep, or of kvlab compare --out."
+    ),
+    out: Path | None = typer.Option(
+        None, help="Write report.html and all pictures there instead of into DIR."
+    ),
 ) -> None:
-    """Print the tables of a sweep; with --out also write its page. Nothing is run."""
-    from kvlab.study.reporting import print_sweep, write_page
+    """Make all pictures and pages of stored results (of a sweep: print its tables, too)."""
+    from kvlab.study.reporting import ensure_page_fits, print_sweep, write_report
     from reports.sweep import Sweep
+    from reports.write import INDEX, ensure_comparison_fits, read_comparison, write_comparison
 
-    stored = Sweep.load(directory)
-    print_sweep(stored)
-    if out is not None:
-        page = write_page(stored, out, "report", f"kvlab report {directory} --out {out}")
-        typer.echo(f"Page: {page}")
+    where = directory if out is None else out
+    if (directory / INDEX).is_file():
+        ensure_comparison_fits(where)
+        write_comparison(read_comparison(directory), where)
+        page = where / "report.html"
+    else:
+        stored = Sweep.load(directory)
+        ensure_page_fits(where, "report")
+        print_sweep(stored)
+        command = f"kvlab report {directory}" + ("" if out is None else f" --out {out}")
+        page = write_report(stored, where, "report", command)
+    typer.echo(f"Page: {page}")

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from backends.verification.scenarios import Outcome, Scenario
+    from backends.verify import VerifyReport
 
 FAILED_CHECK = 1
 SHOWN_FAILURES = 3
@@ -24,7 +25,8 @@ def add_to(app: typer.Typer) -> None:
 
 def verify(
     policy: str = typer.Option(
-        "none,contiguous,ring,paged,iswa,radix,hybrid", help="Policies, separated by commas."
+        "none,contiguous,ring,paged,iswa,radix,hybrid,summary",
+        help="Policies, separated by commas.",
     ),
     backend: str = typer.Option(
         "numpy", help="numpy, cupy (a GPU), or emulated (the CUDA kernels on the CPU)."
@@ -83,9 +85,9 @@ def verify(
     outcomes = {
         name: list(_shown(name, given or list(scenarios_of(name)), backend)) for name in names
     }
-    if given is not None:
-        for each in (found[0] for found in outcomes.values() if found[0].refusal):
-            raise InputError(each.refusal)
+    for name, found in outcomes.items():
+        if all(each.refusal for each in found):
+            raise InputError(found[0].refusal if given else f"{name}: every scenario is refused")
     if json:
         _print_json(outcomes)
     else:
@@ -165,8 +167,12 @@ def _cells(outcome: Outcome) -> list[str]:
         str(report.swapped),
         f"{report.error:.1e}",
         rounding,
-        "passed" if report.passed else f"FAILED ({len(report.failures)})",
+        f"FAILED ({len(report.failures)})" if not report.passed else _passed(report),
     ]
+
+
+def _passed(report: VerifyReport) -> str:
+    return f"passed; lossy from step {report.lossy_from}" if report.lossy_from else "passed"
 
 
 def _pairs(items: list[str]) -> dict[str, Any]:

@@ -12,7 +12,10 @@ from workloads.registry import suggestion_for
 
 Fields = dict[str, Any]
 
-TABLES = ("policy_options", "workload_options", "scheduler_options", "cluster", "tiers", "slo")
+TABLES = (
+    *("policy_options", "workload_options", "scheduler_options"),
+    *("cluster", "tiers", "speculation", "slo"),
+)
 """Fields of a run that are tables: they are merged key by key, the others replaced."""
 MEMORY = ("kv_tokens", "kv_memory")
 """Two ways to say one thing: setting one takes the other back."""

@@ -9,7 +9,7 @@ import kvlab
 from kvlab.config import RunConfig
 from kvlab.study.points import Point, files_of, points_of
 from kvlab.study.schema import Study
-from kvlab.study.sweeping import Failure, outcomes
+from kvlab.study.sweeping import OF_THE_MACHINE, Failure, outcomes
 from reports.baseline import Baseline, BaselinePoint, metrics_of, refuse_incomparable
 from reports.gate import Verdict, compare
 from reports.results import RunResult
@@ -43,10 +43,17 @@ def check(path: Path, *, jobs: int = -1) -> tuple[Verdict, list[BaselinePoint]]:
 
 
 def _measured(points: Sequence[Point], jobs: int) -> list[BaselinePoint]:
-    found = dict(outcomes({point.id: point for point in points}.values(), jobs))
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    names = [point.id for point in points]
+    try:
+        found = dict(outcomes(dict(zip(names, points, strict=True)), jobs))
+    except (BrokenProcessPool, MemoryError, *OF_THE_MACHINE) as error:
+        line = " ".join(str(error).split())
+        raise InputError(f"a run was cut off: {type(error).__name__}: {line}") from error
     measured = []
-    for point in points:
-        outcome = found[point.id]
+    for name, point in zip(names, points, strict=True):
+        outcome = found[name]
         config = point.config.model_dump(mode="json", exclude_none=True)
         measured.append(
             BaselinePoint(

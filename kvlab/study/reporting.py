@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from kvlab.reproduce.findings import Reproduction
 from reports.directory import ensure_replaceable, replacing
+from reports.plots import Picture
 from reports.sweep import Sweep, write_whole
+from reports.sweep_html import Section, html_of
 from reports.sweep_page import markdown, terminal
 from reports.sweep_pictures import pictures_of
 
@@ -35,34 +37,54 @@ def write_page(sweep: Sweep, out: Path, name: str, command: str) -> Path:
 
     Raises `InputError` where something else is in the way.
     """
-    from kvlab.study.experiments import picture_of, stored_experiments
+    return _write_markdown(sweep, out, name, command, list(pictures_of(sweep)), _sections_of(sweep))
 
-    page = out / f"{name}.md"
-    shown = [(picture, f"{name}/{picture.name}.svg") for picture in pictures_of(sweep)]
-    sections, more = [], []
-    for experiment, found in stored_experiments(sweep):
-        picture = picture_of(experiment, found)
-        file = None if picture is None else f"{name}/{experiment}.svg"
-        sections.append(_section(experiment, found, file))
-        more += [] if picture is None else [picture]
-    pictures = [picture for picture, _ in shown] + more
-    if pictures:
-        with replacing(out / name, _are_pictures) as folder:
-            for picture in pictures:
-                (folder / f"{picture.name}.svg").write_bytes(picture.svg)
-                (folder / f"{picture.name}.png").write_bytes(picture.png)
-    write_whole(page, markdown(sweep, command, shown, sections))
+
+def write_report(sweep: Sweep, out: Path, name: str, command: str) -> Path:
+    """The same, and ``out/NAME.html``, which needs no other file; its path is returned."""
+    pictures, sections = list(pictures_of(sweep)), _sections_of(sweep)
+    _write_markdown(sweep, out, name, command, pictures, sections)
+    page = out / f"{name}.html"
+    write_whole(page, html_of(sweep, command, pictures, sections))
     return page
 
 
-def _section(name: str, found: Reproduction, picture: str | None) -> str:
-    """An experiment as a section of the page; file name of its picture."""
+def _write_markdown(
+    sweep: Sweep,
+    out: Path,
+    name: str,
+    command: str,
+    pictures: Sequence[Picture],
+    sections: Sequence[Section],
+) -> Path:
+    drawn = [*pictures, *(each.picture for each in sections if each.picture is not None)]
+    if drawn:
+        with replacing(out / name, _are_pictures) as folder:
+            for picture in drawn:
+                (folder / f"{picture.name}.svg").write_bytes(picture.svg)
+                (folder / f"{picture.name}.png").write_bytes(picture.png)
+    page = out / f"{name}.md"
+    shown = [(picture, f"{name}/{picture.name}.svg") for picture in pictures]
+    texts = [
+        each.text + (f"\n\n![{each.title}]({name}/{each.name}.svg)" if each.picture else "")
+        for each in sections
+    ]
+    write_whole(page, markdown(sweep, command, shown, texts))
+    return page
+
+
+def _sections_of(sweep: Sweep) -> list[Section]:
+    """The experiments of a sweep."""
     from kvlab.reproduce import experiment_of
     from kvlab.reproduce.show import markdown_of
+    from kvlab.study.experiments import picture_of, stored_experiments
 
-    module = experiment_of(name)
-    text = markdown_of(name, module, found).strip()
-    return text if picture is None else f"{text}\n\n![{module.TITLE}]({picture})"
+    sections = []
+    for name, found in stored_experiments(sweep):
+        module = experiment_of(name)
+        text = markdown_of(name, module, found).strip()
+        sections.append(Section(name, module.TITLE, text, picture_of(name, found)))
+    return sections
 
 
 def ensure_page_fits(out: Path, name: str) -> None:

@@ -69,7 +69,7 @@ class Study(Comparison):
     an axis a key; all combinations are run. A key is a field of a run (``kv_tokens``,
     ``policy_options.block_size``) with a list of values; or any name with a list of tables, each
     with a ``label`` and the fields that it sets. points: such tables listed one by one, one more
-    axis. policies: the first axis, unless ``grid.policy`` or ``points`` say it. compared: the axis
+    axis. policies: the first axis, unless ``grid`` or ``points`` say it. compared: the axis
     whose labels are compared within a table (by default ``policy`` if it has several, else the
     first). metrics: shown in tables. judged: those of them that sentences are about, by default
     the first. plots: pictures wanted. capacity: also search the highest rate that meets the
@@ -138,14 +138,14 @@ class Study(Comparison):
 
     def axes(self) -> list[Axis]:
         """What varies, the slowest first. Raises `InputError` for what cannot be an axis."""
-        grid = dict(flattened(self.grid))
-        says_policy = "policy" in grid or any("policy" in point for point in self.points)
-        if says_policy and "policies" in self.model_fields_set:
-            raise InputError("policies: grid.policy or points say the policies too; say them once")
-        axes = [] if says_policy else [axis_of_policies(self.policies)]
-        axes += [axis_of_grid(name, values) for name, values in grid.items()]
+        axes = [axis_of_grid(name, values) for name, values in flattened(self.grid)]
         if self.points:
             axes.append(axis_of_points(self.points))
+        says_policy = any(axis.sets("policy") for axis in axes)
+        if says_policy and "policies" in self.model_fields_set:
+            raise InputError("policies: grid or points say the policies too; say them once")
+        if not says_policy:
+            axes.insert(0, axis_of_policies(self.policies))
         names = [axis.name for axis in axes]
         for name in names:
             if names.count(name) > 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -133,7 +133,7 @@ def _run_all(stored: Sweep, tasks: dict[str, Task], jobs: int, done: Done) -> No
         done(len(tasks) - len(left), len(tasks))
         before = len(left)
         try:
-            with warnings.catch_warnings(), closing(outcomes(left.values(), jobs)) as found:
+            with warnings.catch_warnings(), closing(outcomes(left, jobs)) as found:
                 # joblib's advice where the others are given up since one could not be stored.
                 warnings.filterwarnings("ignore", message=".* tasks which were still being")
                 for name, outcome in found:
@@ -155,34 +155,38 @@ def _run_all(stored: Sweep, tasks: dict[str, Task], jobs: int, done: Done) -> No
         left = {name: task for name, task in left.items() if not stored.has(name)}
 
 
-def outcomes(tasks: Iterable[Task], jobs: int) -> Generator[tuple[str, Outcome], None, None]:
-    """Run tasks in parallel; id and outcome of each, in the order in which they end."""
+def outcomes(tasks: Mapping[str, Task], jobs: int) -> Generator[tuple[str, Outcome], None, None]:
+    """Run tasks in parallel; name and outcome of each, in the order in which they end."""
     from joblib import Parallel, delayed
 
     # One at a time: with batches, finished points would wait for unfinished ones.
     parallel = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
-    yield from parallel(delayed(outcome_of)(task, os.getpid()) for task in list(tasks))
+    here = os.getpid(), code_digest()
+    yield from parallel([delayed(outcome_of)(name, task, *here) for name, task in tasks.items()])
 
 
-def outcome_of(task: Task, caller: int) -> tuple[str, Outcome]:
+def outcome_of(name: str, task: Task, caller: int, code: str) -> tuple[str, Outcome]:
     """Run one point or search wherever this is called; what goes wrong is an outcome too.
 
-    caller: id of the process that waits for it.
+    name: what the caller knows the task by (here its files may be others). caller: id of the
+    process that waits for it. code: of the caller; raises `ImportError` where it is not that here.
     """
     from kvlab.running import run
 
+    if code_digest() != code:
+        raise ImportError("the code of kvlab is not what it was where the sweep was started")
     end_with(caller)
     try:
         if isinstance(task, Search):
-            return task.id, search(task)
+            return name, search(task)
         if isinstance(task, Experiment):
-            return task.id, task.found()
-        return task.id, run(task.config, with_maps=False)
+            return name, task.found()
+        return name, run(task.config, with_maps=False)
     except (MemoryError, *OF_THE_MACHINE):
         raise
     except Exception as error:
         line = " ".join(str(error).split())
-        return task.id, Failure(
+        return name, Failure(
             line if isinstance(error, InputError) else f"{type(error).__name__}: {line}"
         )
 

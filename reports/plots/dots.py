@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from reports.plots.curves import legend_above, set_scale
-from reports.plots.tidy import Places, label_with_unit, points_of, series_of, shown_metric
+from reports.plots.tidy import Places, label_with_unit, named, points_of, series_of, shown_metric
 from reports.style import Look, label_of, looks_of
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ CAPTION = (
     "Medians over the seeds; the line through a dot goes from a low to a high value of the seeds."
 )
 _ROW_INCHES = 0.3
-_SPREAD = 0.6
+_SPREAD = 0.44
 """Share of a row over which the dots of several series are spread."""
 
 
@@ -51,7 +51,7 @@ def draw(
     if not log:
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
     if by is not None:
-        legend_above(figure, {label: _handle(looks[label]) for label, _ in series})
+        legend_above(figure, {named(label, by): _handle(looks[label]) for label, _ in series})
     return figure
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import NullFormatter
 
 from reports.plots.axes import Values
 from reports.plots.curves import spreads_widely
-from reports.plots.tidy import Places, label_with_unit, points_of, series_of, shown_metric
+from reports.plots.tidy import Places, label_with_unit, named, points_of, series_of, shown_metric
 from reports.style import label_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def draw(frame: pd.DataFrame, x: str, y: str, name: str, by: str | None = None) 
     image: Any = None
     for axes, (label, cells) in zip(grid.flat, maps.items(), strict=False):
         image = _draw_map(axes, cells, across, up, norm)
-        axes.set_title(_title(label, by))
+        axes.set_title(label_of(named(label, by)))
     for axes in list(grid.flat)[len(maps) :]:
         axes.remove()
     for axes in grid[:, 0]:
@@ -55,13 +55,6 @@ def draw(frame: pd.DataFrame, x: str, y: str, name: str, by: str | None = None) 
     bar.ax.yaxis.set_major_formatter("{x:,g}")
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
     return figure
-
-
-def _title(label: str, by: str | None) -> str:
-    """A label alone says nothing where it is a number."""
-    if by is None or not label.replace(".", "").isdigit():
-        return label_of(label)
-    return f"{by.replace('_', ' ')} {label_of(label)}"
 
 
 def _norm_of(known: Values) -> Normalize:

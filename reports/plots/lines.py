@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from reports.plots.curves import Curve, Limit, Scale, figure_of_curves, spreads_widely
-from reports.plots.tidy import Places, label_with_unit, points_of, series_of, shown_metric
+from reports.plots.tidy import Places, label_with_unit, named, points_of, series_of, shown_metric
 from reports.style import looks_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def draw(
         points = points_of(rows, x, name, places)
         curves.append(
             Curve(
-                label or shown.label,
+                named(label, by) or shown.label,
                 [point.at for point in points],
                 [point.median for point in points],
                 looks[label],
@@ -49,7 +49,8 @@ def draw(
                 [point.high for point in points],
             )
         )
-    is_log = spreads_widely([value for curve in curves for value in curve.y])
+    heights = [value for curve in curves for value in curve.y]
+    is_log = spreads_widely([*heights, *(limit.at for limit in limits)])
     few = not places.are_numbers or len(places.labels) <= 12
     along = Scale(
         x.replace("_", " "),

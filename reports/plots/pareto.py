@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from reports.metrics import Metric
 from reports.plots.axes import Values
 from reports.plots.curves import legend_above, set_scale, spreads_widely
-from reports.plots.tidy import factor_of, label_with_unit, series_of, shown_metric
+from reports.plots.tidy import factor_of, label_with_unit, named, series_of, shown_metric
 from reports.seeds import spread_of
 from reports.style import looks_of
 
@@ -69,7 +69,7 @@ def draw(frame: pd.DataFrame, x: str, y: str, by: str | None = None, seed: str =
     set_scale(axes, "x", "log10" if spreads_widely(list(values_x)) else "linear")
     set_scale(axes, "y", "log10" if spreads_widely(list(values_y)) else "linear")
     marks = {
-        label or "points": Line2D(
+        named(label, by) or "points": Line2D(
             [], [], linestyle="none", marker=looks[label].marker, color=looks[label].color
         )
         for label in found

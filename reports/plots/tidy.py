@@ -73,6 +73,13 @@ def series_of(frame: pd.DataFrame, by: str | None) -> Iterator[tuple[str, pd.Dat
         yield str(label), frame[frame[by] == label]
 
 
+def named(label: str, by: str | None) -> str:
+    """A label with its axis where it is a number, which says nothing alone."""
+    if by is None or not label.replace(".", "").isdigit():
+        return label
+    return f"{by.rpartition('.')[2].replace('_', ' ')} {label}"
+
+
 def points_of(frame: pd.DataFrame, x: str, name: str, places: Places) -> list[Point]:
     """Median and interval over the seeds at each place of ``x``; none where nothing was measured.
 

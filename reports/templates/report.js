@@ -10,12 +10,19 @@ function sortBy(head) {
   const compare = (a, b) => {
     const one = valueOf(a), other = valueOf(b);
     if (one === "" || other === "") return (one === "") - (other === "");
-    const order = isNaN(one) || isNaN(other) ? one.localeCompare(other) : one - other;
+    const words = isNaN(one) || isNaN(other);
+    const order = words ? one.localeCompare(other, "en", { numeric: true }) : one - other;
     return down ? -order : order;
   };
   for (const each of head.parentNode.cells) each.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", down ? "descending" : "ascending");
   body.append(...[...body.rows].sort(compare));
+}
+// Tables that were written as Markdown have no buttons yet.
+for (const head of document.querySelectorAll("section thead th")) {
+  const button = document.createElement("button");
+  button.append(...head.childNodes);
+  head.append(button);
 }
 for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => sortBy(button.closest("th")));

@@ -103,6 +103,8 @@ class GrowingRun(DecodeRun):
         """Take blocks as the steps would, in the same order."""
         manager, totals, pool = self._manager, self._totals, self._manager.pool
         size, holdings, changes = self._size, manager.holdings, self._changes
+        late = manager.caching and manager.hears_late
+        early = manager.caching and not manager.hears_late
         first = 0
         for step, due in _repeated(self._due.agenda(None), size, steps):
             if step > first:
@@ -114,7 +116,9 @@ class GrowingRun(DecodeRun):
                     holding.tables[0].blocks.append(pool.take_one())
                     if length + size > holding.final:
                         totals.grew(holding)
-                elif length < holding.public and manager.caching and not (length + 1) % size:
+                    if late and length <= holding.public:
+                        manager.publish(holding, length)
+                elif early and length < holding.public and not (length + 1) % size:
                     manager.publish(holding, length + 1)
         changes.append((steps - first, pool.free, totals.surplus))
         totals.tokens += self._sequences * steps

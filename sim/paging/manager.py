@@ -40,7 +40,8 @@ class Holding:
     forked: whether it began as a copy of another, or was copied. open_tail: whether its last block
     may be shared, or was written before. drop_at: tokens that have to be computed before anything
     falls out of a window. final: tokens it will have in the end. surplus: room in
-    its last block that it will never use, as far as it is known.
+    its last block that it will never use, as far as it is known. known: tokens that are known as
+    soon as they have room; of those behind them the last one with room is not.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Holding:
         "end",
         "final",
         "forked",
+        "known",
         "open_tail",
         "path",
         "public",
@@ -63,12 +65,18 @@ class Holding:
         self.forked = self.open_tail = False
         self.start = self.end = self.final = self.surplus = 0
         self.drop_at = NEVER
+        self.known = _EVERYTHING
+
+    def told(self, tokens: int) -> int:
+        """How many of the first ``tokens`` tokens, which have room, the cache is told of."""
+        return tokens if tokens <= self.known else max(self.known, tokens - 1)
 
 
 class BlockManager:
     """Block tables over one pool of ``blocks`` blocks, the null block included.
 
     caching: whether there is a prefix cache. longest: tokens of the longest sequence allowed.
+    hears_late: whether what a sequence generates is known one step later than it is computed.
     holdings: by sequence id. moved: copies on write that nobody took note of yet. open_tails: how
     many holdings have an open tail.
 
@@ -87,6 +95,7 @@ class BlockManager:
         self.holdings: dict[int, Holding] = {}
         self.moved: list[Moved] = []
         self.open_tails = 0
+        self.hears_late = False
         self._coordinator = Coordinator(specs, self.pool)
         self.groups = self._coordinator.groups
         self._freeing = [group for group in self.groups if group.frees]
@@ -166,6 +175,8 @@ class BlockManager:
         else:
             tables = [Table([], group.size) for group in self.groups]
         holding = self._hold(owner, tables, path)
+        if self.hears_late:
+            holding.known = tokens
         self._grow(holding, computed, n, tokens)
         return holding
 
@@ -211,8 +222,10 @@ class BlockManager:
             for table in grown:
                 table.blocks.append(pool.take_one())
         holding.start, holding.end = computed, computed + 1
-        if computed < holding.public and self.caching and (computed + 1) % self._finest == 0:
-            self.publish(holding, computed + 1)
+        if computed <= holding.public and self.caching:
+            told = computed + 1 if computed < holding.known else computed
+            if told % self._finest == 0:
+                self.publish(holding, told)
         return True
 
     def _grow(
@@ -229,7 +242,7 @@ class BlockManager:
                 blocks = blocks[n_blocks:]
         holding.start, holding.end = computed, computed + n
         if self.caching:
-            self.publish(holding, min(computed + n, tokens))
+            self.publish(holding, holding.told(min(computed + n, tokens)))
 
     def _drop(self, holding: Holding, computed: int) -> None:
         """Give back what fell out of windows, before anything is taken."""
@@ -237,7 +250,7 @@ class BlockManager:
         for group in self._freeing:
             table = tables[group.index]
             for first, blocks in group.drop(table, computed):
-                self._disclose(holding, group, first, blocks, computed)
+                self._disclose(holding, group, first, blocks, holding.told(computed))
                 gone.append(blocks)
             drop_at = min(drop_at, group.next_drop(table))
         holding.drop_at = drop_at
@@ -301,7 +314,7 @@ class BlockManager:
         """
         holding = self.holdings[owner]
         for group, table in zip(self.groups, holding.tables, strict=True):
-            self._disclose(holding, group, 0, table.blocks, tokens)
+            self._disclose(holding, group, 0, table.blocks, holding.told(tokens))
         self.release(owner)
         self._returning.add(owner)
 
@@ -382,6 +395,7 @@ class BlockManager:
             self.pool.share(group.held(twin))
         holding = self._hold(child, tables, path)
         holding.forked = source.forked = True
+        holding.known = source.known
         holding.start = source.start if source.end == computed else computed - 1
         holding.end = computed
         self._open_tail(holding)

@@ -274,6 +274,16 @@ class Policy(SequenceOperations, ABC):
     def release(self, seq: Sequence) -> None:
         """Take everything back that ``seq`` holds; nothing if it holds nothing."""
 
+    def hear_late(self) -> None:
+        """Be prepared for a scheduler that knows a sampled token one step later (asynchronous).
+
+        A cache of prefixes is told of it no earlier. By default nothing is kept of that kind.
+        """
+
+    def hear_all(self, seq: Sequence) -> None:
+        """All that ``seq`` has computed is known by now, after `hear_late`."""
+        del seq
+
     def commit(self, step: Step) -> Placement:
         """Fix the places of all runs of ``step`` and say what the step reads, copies, shifts."""
         return self.placed(step, exact_reads(self.groups, step.runs))

@@ -186,7 +186,7 @@ class Paged(PagedOperations):
 
     def _extends(self, seq: Sequence, branches: set[int]) -> bool:
         """Whether what ``seq`` generates can lengthen a cached prefix on these branches."""
-        computed = seq.computed
+        computed = seq.computed - self.manager.hears_late
         if self.manager.holdings[seq.id].public <= computed:
             return False
         coming = takewhile(lambda part: part[1] > computed, reversed(seq.path))
@@ -309,6 +309,16 @@ class Paged(PagedOperations):
         self._seqs[seq.id] = seq
         self._totals.came(seq, self.manager.holdings[seq.id])
         return self.held_bytes(seq)
+
+    def hear_late(self) -> None:
+        """Full blocks of generated tokens can be found one step later."""
+        self.manager.hears_late = True
+
+    def hear_all(self, seq: Sequence) -> None:
+        """Its last full block can be found too."""
+        holding = self.manager.holdings.get(seq.id)
+        if holding is not None and self.manager.caching:
+            self.manager.publish(holding, seq.computed)
 
     def speculate(self, tokens: int, lookahead: int = 0) -> None:
         """Only a table of tokens can be cut; vLLM keeps several states a sequence instead."""

@@ -256,7 +256,9 @@ class LlamaServer(Scheduler):
         step = Step()
         self._launch(step)
         self._shift(step)
-        work = [(slot, 1 + self._drafts_of(slot)) for slot in self.slots if slot.decodes]
+        decoding = [slot for slot in self.slots if slot.decodes]
+        most = self._most_drafts(len(decoding))
+        work = [(slot, 1 + self._drafts_of(slot, most)) for slot in decoding]
         room = self._n_batch - sum([n for _, n in work])
         for slot in self.slots:
             if room > 0 and slot.busy and not slot.decodes:
@@ -279,13 +281,25 @@ class LlamaServer(Scheduler):
             step.drafts = self.speculation.verify([(seq, n) for seq, _, n in runs], self._kept)
         return step
 
-    def _drafts_of(self, slot: Slot) -> int:
+    def _most_drafts(self, slots: int) -> int:
+        """Tokens that can be drafted for each of so many slots.
+
+        The cells of a draft model are as full as the model's, and nobody is purged for a draft.
+        """
+        if self.speculation is None:
+            return 0
+        if not (slots and self._unified and self._llama.caches and self.speculation.has_cache):
+            return self.speculation.tokens
+        cache = self._llama.caches[0]
+        return min(self.speculation.tokens, (cache.size - cache.streams[0].used) // slots)
+
+    def _drafts_of(self, slot: Slot, most: int) -> int:
         """Drafts for a slot that decodes: none behind its last token, nor up to a full context."""
         if self.speculation is None:
             return 0
         seq = slot.serving
         room = min(self.context_size - slot.held - 2, seq.limit - seq.tokens - 1)
-        return max(0, min(self.speculation.drafts_for(seq), room))
+        return max(0, min(self.speculation.drafts_for(seq), most, room))
 
     def _kept(self, seq: Sequence, accepted: int) -> int:
         """Tokens that are sent: of those that fill the context only the first, as in the engine."""

@@ -26,14 +26,14 @@ class AsyncVllmScheduler(VllmScheduler):
     slots and blocks of sequences that end, count only once the step after has been decided. An
     idle engine sees arrivals at once. A sequence whose last token is on its way still counts as
     running: where room is wanted it may be the one to be preempted, and ends earlier for it.
-
-    Not modelled: that blocks of output tokens enter the prefix cache one step later.
+    What was sampled enters the prefix cache one step later too (`Policy.hear_late`).
     """
 
     name = "vllm-async"
 
     def __init__(self, policy: Policy, options: VllmOptions | None = None) -> None:
         super().__init__(policy, options)
+        policy.hear_late()
         self._arrived: list[Sequence] = []
         self._ended: list[Sequence] = []
         self._made_room = False
@@ -74,6 +74,7 @@ class AsyncVllmScheduler(VllmScheduler):
         if self._ended:
             self._turned_away = None
         for seq in self._ended:
+            self.policy.hear_all(seq)
             self.policy.release(seq)
         self._ended.clear()
         for seq in self._arrived:

@@ -74,7 +74,7 @@ class AttentionTables(Roofline):
         """Overhead, linear layers, attention of every group, copies; in this order."""
         total: Any = work.passes * self.overhead + self._linear(work)
         for group, found in zip(self.groups, self._measured, strict=True):
-            total = total + group.layers * 1e-3 * _milliseconds(found, work)
+            total = total + group.attending * 1e-3 * _milliseconds(found, work)
         total = total + 2 * (work.copy_bytes + work.shift_bytes) / self.copy_bandwidth
         return total if work.steps > 1 else float(np.atleast_1d(total)[0])
 

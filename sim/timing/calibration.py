@@ -85,6 +85,7 @@ class Calibration(TimeModel):
             written = self._write.seconds({"bytes": work.tokens * cell_bytes})
             attention = self._attention(work, group, cell_bytes, reads)
             total = total + group.layers * (written + attention)
+            total = total + len(group.borrowers) * attention
         if work.copy_bytes:
             total = total + self._copy.seconds({"bytes": 2 * work.copy_bytes, "runs": 0})
         if work.shift_bytes:

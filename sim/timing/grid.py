@@ -9,6 +9,7 @@ lies beyond all measured points is filled too, but a query that touches it count
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -75,6 +76,30 @@ class Grid:
             self._holes |= bool((np.abs(known - 1.0) > 1e-9).any())
             self.is_outside |= self._holes
         return values
+
+    def parted(self, at: int) -> Grid:
+        """The grid with a jump in its first axis, of whole numbers: from ``at`` on it is another.
+
+        No line leads across; up to ``at - 1`` and down to ``at`` the nearest two points of the
+        same side are continued. Unchanged where a side has fewer than two.
+        """
+        axis = self.axes[0]
+        above = int(np.searchsorted(axis, at))
+        if not 2 <= above <= len(axis) - 2:
+            return self
+        parted = copy(self)
+        for where, first in ((at, above), (at - 1, above - 2)):
+            if where in parted.axes[0]:
+                continue
+            place = int(np.searchsorted(parted.axes[0], where))
+            weight = (where - axis[first]) / (axis[first + 1] - axis[first])
+            low, high = self._table[first], self._table[first + 1]
+            known = self._known[first] & self._known[first + 1]
+            parted.axes = (np.insert(parted.axes[0], place, where), *self.axes[1:])
+            parted._table = np.insert(parted._table, place, low + (high - low) * weight, axis=0)
+            parted._known = np.insert(parted._known, place, known, axis=0)
+        parted._asked = {}
+        return parted
 
     def _interpolated(self, table: Floats, numbers: list[float], arrays: Sequence[Any]) -> Floats:
         for axis, x in zip(self.axes, numbers, strict=False):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,15 @@ class Profile:
         """All of them."""
         grids = (self.dense, self.head, self.decode, self.mixed, self.decode_skew, self.mixed_skew)
         return [grid for grid in grids if grid is not None]
+
+    def with_other_kernel(self, sequences: int) -> Profile:
+        """With another kernel for decodes alone from so many sequences on."""
+        skew = self.decode_skew
+        return replace(
+            self,
+            decode=self.decode.parted(sequences),
+            decode_skew=None if skew is None else skew.parted(sequences),
+        )
 
 
 def read_profile(directory: str | Path, layers: int) -> Profile:

@@ -42,7 +42,10 @@ class Roofline(TimeModel):
         self.model = model
         self.hardware = hardware
         self.groups = model.groups()
-        self.cell_bytes = tuple(budget.cell_bytes_of(group) for group in self.groups)
+        self.cell_bytes = tuple(
+            budget.cell_bytes_of(group) // group.layers * group.attending for group in self.groups
+        )
+        """Bytes that attention loads of a cell, in all layers that attend to it."""
         self.bandwidth = hardware.memory_bandwidth * hardware.memory_efficiency
         self.copy_bandwidth = hardware.memory_bandwidth * hardware.copy_efficiency
         self.linear_rate = (
@@ -83,7 +86,7 @@ class Roofline(TimeModel):
             return reads.cells * group.state_bytes / self.bandwidth
         blocks = reads.gathers * TABLE_BLOCK / _slower(reads.cells, 1)
         memory = reads.cells * cell_bytes / self.bandwidth
-        arithmetic = reads.pairs * (group.layers * group.pair_flops) / self.attention_rate
+        arithmetic = reads.pairs * (group.attending * group.pair_flops) / self.attention_rate
         return _slower(memory, arithmetic) * (1.0 + self.hardware.gather_overhead * blocks)
 
     def decode_clock(self, sequences: int) -> DecodeClock:
@@ -101,7 +104,7 @@ class Roofline(TimeModel):
             self.hardware.gather_overhead,
         )
         groups = [
-            (index, cell_bytes or group.state_bytes, group.layers * group.pair_flops)
+            (index, cell_bytes or group.state_bytes, group.attending * group.pair_flops)
             for index, (group, cell_bytes) in enumerate(
                 zip(self.groups, self.cell_bytes, strict=True)
             )

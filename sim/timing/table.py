@@ -7,6 +7,7 @@ tokens and lengths. What a step costs beside its kernels is `sim.timing.vllm_cos
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from math import sqrt
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from sim.step import Work
 from sim.timing.base import Seconds, TimeModel
 from sim.timing.grid import Floats
 from sim.timing.profile import Profile, read_profile
+from sim.timing.split_kv import unsplit_from
 from sim.timing.vllm_costs import VllmCosts
 from workloads.errors import InputError
 
@@ -36,7 +38,8 @@ class Table(TimeModel):
     pairs. Decodes of unequal length count as the profiled batch of two lengths that has their
     mean, variance and greatest length.
 
-    With tensor parallelism the profile is that of one of the GPUs.
+    Between numbers of sequences for which another decode kernel runs nothing is interpolated
+    (`sim.timing.split_kv`). With tensor parallelism the profile is that of one of the GPUs.
     """
 
     name = "table"
@@ -46,14 +49,16 @@ class Table(TimeModel):
     def __init__(
         self, budget: Budget, hardware: HardwareSheet, profile: Profile, costs: VllmCosts
     ) -> None:
-        kinds = [group.kind for group in budget.model.groups()]
+        groups = budget.model.groups()
+        kinds = [group.kind for group in groups]
         if kinds != ["full"]:
             raise InputError(
                 f"table: {budget.model.name} has layers of the kinds {', '.join(kinds)}, "
                 "a layerwise profile knows full attention only"
             )
+        unsplit = unsplit_from(hardware, groups[0], costs.ring.ranks, costs.graph_sizes)
         self.hardware = hardware
-        self.profile = profile
+        self.profile = profile if unsplit is None else profile.with_other_kernel(unsplit)
         self.costs = costs
         self.layers = len(budget.model.layers)
         self.hidden, self.vocab = budget.model.hidden, budget.model.vocab
@@ -70,6 +75,7 @@ class Table(TimeModel):
 
     def seconds(self, work: Work) -> Seconds:
         """Layers, head, attention, gaps, block table, exchange, copies; in this order."""
+        work = _with_single_tokens_as_decodes(work)
         profile, costs, passes = self.profile, self.costs, work.passes
         tokens = int(work.tokens) / passes
         sequences = work.decodes + len(work.prefills)
@@ -132,6 +138,25 @@ class Table(TimeModel):
         hardware = self.hardware
         bandwidth = hardware.to_host_bandwidth if to_host else hardware.to_device_bandwidth
         return hardware.link_latency + n_bytes / bandwidth
+
+
+def _with_single_tokens_as_decodes(work: Work) -> Work:
+    """Where no sequence has more than one token, the decode kernel runs, whosever they are.
+
+    So it is for the last token of a prompt (``GPUModelRunner._is_uniform_decode``, and
+    ``max_seqlen_q`` in FlashAttention).
+    """
+    if not work.prefills or any(n > 1 for n, _ in work.prefills):
+        return work
+    lengths = [before + 1 for _, before in work.prefills]
+    return replace(
+        work,
+        prefills=(),
+        decodes=work.decodes + len(lengths),
+        decode_context=work.decode_context + sum(lengths),
+        decode_squares=work.decode_squares + sum(length * length for length in lengths),
+        decode_longest=max(int(work.decode_longest), *lengths),
+    )
 
 
 def _as_one_chunk(prefills: tuple[tuple[int, int], ...]) -> tuple[float, float]:

@@ -6,15 +6,19 @@ is held against the real CuPy, which can be imported without a GPU.
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import json
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from backends import cupy_backend
+from backends import cudnn_attention, cupy_backend, measure_gpu, references, verify
 from backends.arrays import Backend, backend_of
+from backends.calibrate import run
 from backends.calibrate.benches import Benches
 from backends.calibrate.plan import Extent, points_of
 from backends.calibrate.timing import Effort, timed
@@ -29,6 +33,7 @@ from backends.shape import RowShape
 from backends.softmax import attention
 from backends.store import KVStore
 from backends.summary import attend_atoms, joined, kept, summarized
+from backends.verification import scenarios
 from backends.verification.models import checking_model
 from backends.verification.scenarios import scenarios_of
 from sim.timing import terms
@@ -193,10 +198,118 @@ def test_every_point_of_a_calibration_runs_on_the_device(device):
 
 
 def test_kernels_are_held_against_copies(device):
-    found = reaches(
-        device, MODEL, "bf16", copied=1 << 12, rows=256, decodes=((2, 64), (1, 32)), effort=EFFORT
-    )
+    small = {"copied": 1 << 12, "rows": 256, "decodes": ((2, 64), (1, 32)), "effort": EFFORT}
+    found = list(reaches(device, MODEL, "bf16", **small))
     assert len(found) > 8 and all(reach.seconds > 0 for reach in found)
+    attributes = device.kernel_attributes()
+    assert any(name.startswith("decode K_TYPE=BF16") for name in attributes)
+
+
+def test_measured_ceilings_are_written(device, monkeypatch, tmp_path):
+    small = {"copied": 1 << 12, "rows": 256, "decodes": ((2, 64), (1, 32)), "effort": EFFORT}
+    monkeypatch.setattr(
+        measure_gpu, "reaches", lambda backend, model, kind: reaches(backend, MODEL, kind, **small)
+    )
+    lines, passed = measure_gpu._ceilings(device, "bf16", tmp_path / "ceilings.json")
+    written = json.loads((tmp_path / "ceilings.json").read_text())
+    assert passed and written["lines"] == lines and len(written["reached"]) > 8
+    assert "cudaDevAttrClockRate" in written["clocks"] and written["kernels"]
+    assert sum(line.startswith(("  pass: ", "  MISS: ")) for line in lines) == 3 + 4
+
+
+def test_the_one_command_for_a_gpu_from_end_to_end(device, monkeypatch, tmp_path, capsys):
+    """All of `measure_gpu --backend cupy`, on as little as can be, with cuDNN missing."""
+    monkeypatch.setattr(device, "name", "cupy")
+    for module in (measure_gpu, run, verify):
+        monkeypatch.setattr(module, "backend_of", lambda name: device)
+    few = replace(scenarios.GENERAL[0], workload=replace(scenarios.GENERAL[0].workload, requests=2))
+    monkeypatch.setattr(measure_gpu, "scenarios_of", lambda policy: [few])
+    monkeypatch.setattr(measure_gpu, "POLICIES", {"paged": measure_gpu.POLICIES["paged"]})
+    monkeypatch.setattr(measure_gpu, "model_of", lambda name: MODEL)
+    small = {"copied": 1 << 12, "rows": 256, "decodes": ((2, 64), (1, 32)), "effort": EFFORT}
+    monkeypatch.setattr(
+        measure_gpu, "reaches", lambda backend, model, kind: reaches(backend, MODEL, kind, **small)
+    )
+    monkeypatch.setattr(run, "EXTENTS", {("cupy", True): TINY})
+    monkeypatch.setattr(run, "QUICK", EFFORT)
+    monkeypatch.setattr(references, "find_spec", lambda name: None)
+    monkeypatch.setattr(
+        cudnn_attention, "import_module", lambda name: importlib.import_module("no_such_module")
+    )
+    args = ["--out", str(tmp_path), "--model", "checking", "--quick"]
+    assert measure_gpu.main(args) == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"verify-paged.json", "ceilings.json", "emulated-checking.json"}
+    made = json.loads((tmp_path / "emulated-checking.json").read_text())
+    assert made["prefill"]["bf16"].startswith("matmul (cuDNN: nvidia-cudnn-frontend is not")
+    assert made["backend"] == "cupy" and made["element_bytes"] == 2
+    printed = capsys.readouterr().out
+    assert "MISS" in printed or "pass" in printed
+    assert measure_gpu.main(args) == 0
+    assert capsys.readouterr().out.count("done before") == 3
+
+
+class Torch:
+    """As much of PyTorch as the references call."""
+
+    uint8, int32, bfloat16 = np.uint8, np.int32, np.float32
+    cuda = SimpleNamespace(is_available=lambda: True)
+
+    @staticmethod
+    def randn(*sizes, device, dtype):
+        return np.random.default_rng(len(sizes)).normal(size=sizes).astype(dtype)
+
+    @staticmethod
+    def empty(n, *, dtype, device):
+        return np.empty(n, dtype)
+
+    @staticmethod
+    def arange(*ends, dtype, device):
+        return np.arange(*ends, dtype=dtype)
+
+    @staticmethod
+    def full(size, value, *, dtype, device):
+        return np.full(size, value, dtype)
+
+    class nn:
+        class functional:
+            @staticmethod
+            def scaled_dot_product_attention(q, k, v, enable_gqa):
+                assert enable_gqa and q.shape[1] > k.shape[1] and k.shape == v.shape
+
+
+class FlashInfer:
+    """Its wrapper for paged decodes; `plan` is checked as its documentation has it."""
+
+    class BatchDecodeWithPagedKVCacheWrapper:
+        def __init__(self, workspace, layout):
+            assert layout == "NHD" and workspace.nbytes == 128 << 20
+
+        def plan(self, indptr, indices, last, heads, kv_heads, dim, page, **kinds):
+            self.pages = len(indices)
+            assert len(indptr) == len(last) + 1 and indptr[-1] == self.pages
+            assert (last > 0).all() and (last <= page).all()
+            assert kinds.keys() == {"q_data_type", "kv_data_type"}
+
+        def run(self, q, cache):
+            assert cache.shape[:3] == (self.pages, 2, 16) and q.ndim == 3
+
+
+def test_references_are_timed_on_the_same_shape(device, monkeypatch):
+    def imported(name):
+        if name == "cudnn":
+            raise ImportError
+        return {"torch": Torch, "flashinfer": FlashInfer}[name]
+
+    monkeypatch.setattr(references, "find_spec", lambda name: name)
+    monkeypatch.setattr(references, "import_module", imported)
+    monkeypatch.setattr(cudnn_attention, "import_module", imported)
+    monkeypatch.setattr(device, "name", "cupy")
+    benches = Benches(device, MODEL, TINY)
+    store = benches.store("bf16")
+    found = references.reference_seconds(device, store, benches.shape, 4, 100, EFFORT)
+    assert found["PyTorch"] > 0 and found["FlashInfer"] > 0
+    assert found["cuDNN"].startswith("cuDNN: nvidia-cudnn-frontend is not installed")
 
 
 POLICY_SCENARIOS = [
@@ -212,7 +325,7 @@ POLICY_SCENARIOS = [
 @pytest.mark.parametrize(("policy", "name"), POLICY_SCENARIOS)
 def test_policies_are_verified_on_the_device(device, policy, name):
     scenario = next(each for each in scenarios_of(policy) if each.name == name)
-    few = replace(scenario.workload, requests=6)
+    few = replace(scenario.workload, requests=4)
     report = replace(scenario, workload=few).run(scenario.policy(policy), "emulated")
     assert report.passed, report.failures
 
@@ -366,7 +479,8 @@ def test_cupy_has_the_rest_of_what_the_backend_uses(cupy):
     for name in ("record", "synchronize", "done"):
         assert hasattr(cupy.cuda.Event, name)
     assert hasattr(cupy.cuda.Stream, "synchronize") and hasattr(cupy.cuda.Device, "id")
-    assert hasattr(cupy.RawKernel, "preferred_shared_memory_carveout")
+    for name in ("preferred_shared_memory_carveout", "attributes", *cupy_backend.ATTRIBUTES):
+        assert hasattr(cupy.RawKernel, name), name
     assert hasattr(cupy.RawModule, "get_function")
     cupy.RawModule(code=source_of("copies.cu"), options=("-std=c++17", "-DVECTOR=uint4"))
     cupyx = pytest.importorskip("cupyx")

@@ -68,7 +68,7 @@ def test_a_kernel_compiles_and_spills_nothing(arch, file, names, options):
     found = resources(file, options, arch)
     assert found.keys() == names
     for name, taken in found.items():
-        assert taken.spilled == 0, name
+        assert taken.spilled == taken.stack == 0, name
         assert taken.registers <= 168, name
 
 

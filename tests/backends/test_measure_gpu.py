@@ -11,7 +11,7 @@ from backends.arrays import Backend, backend_of
 from backends.calibrate import run
 from backends.calibrate.plan import Extent
 from backends.calibrate.timing import Effort
-from backends.ceilings import reaches
+from backends.ceilings import SPLITS, Reach, error_lines, reaches
 from backends.verification import scenarios
 from sim.layers import AttentionSpec, FeedForwardSpec, LayerSpec
 from sim.model import ModelSpec
@@ -102,39 +102,54 @@ def test_a_failed_verification_leaves_no_file_and_exit_status_1(command, capsys,
 
 
 def test_kernels_are_held_against_a_copy_in_the_same_run():
-    found = reaches(
-        backend_of("numpy"),
-        MODEL,
-        "f16",
-        copied=1 << 16,
-        rows=256,
-        decodes=((2, 64), (1, 32)),
-        effort=EFFORT,
-    )
+    small = {"copied": 1 << 16, "rows": 256, "decodes": ((2, 64), (1, 32)), "effort": EFFORT}
+    found = list(reaches(backend_of("numpy"), MODEL, "f16", **small))
+    layouts = ("range", "table", *(f"table, {n} splits" for n in SPLITS), "shuffled")
     assert [reach.name for reach in found] == [
         "device copy",
         *(f"copy, runs of {run} rows" for run in (16, 64, 256)),
-        *(f"decode 2 x 64, {layout}" for layout in ("range", "table", "shuffled")),
-        *(f"decode 1 x 32, {layout}" for layout in ("range", "table", "shuffled")),
+        *(f"decode 2 x 64, {layout}" for layout in layouts),
+        *(f"decode 1 x 32, {layout}" for layout in layouts),
     ]
     copy, decode = found[0], found[4]
     bandwidth = 2 * (1 << 16) / copy.seconds
     cell = 2 * ATTENTION.kv_heads * 32 * 2
     assert decode.share == pytest.approx(2 * 64 * cell / decode.seconds / bandwidth)
-    assert decode.torch is None and "of copy bandwidth" in decode.line()
+    targets = {reach.name: reach.target for reach in found if reach.target}
+    assert targets == {
+        **{f"copy, runs of {run} rows": 0.9 for run in (16, 64, 256)},
+        **{f"decode 2 x 64, {layout}": 0.85 for layout in ("table", "shuffled")},
+        **{f"decode 1 x 32, {layout}": 0.75 for layout in ("table", "shuffled")},
+    }
+
+
+def test_what_is_aimed_at_is_passed_or_missed():
+    others = {"PyTorch": 2e-6, "cuDNN": 0.5e-6, "FlashInfer": "no compiler"}
+    assert list(Reach("x", 1e-6, 0.8, 0.75, others).lines()) == [
+        "x: 1.0 us, 80.0% of copy bandwidth",
+        "  pass: x: 80.0% of copy bandwidth, at least 75%",
+        "  pass: x: 0.50 times PyTorch's 2.0 us, at most 1",
+        "  MISS: x: 2.00 times cuDNN's 0.5 us, at most 1",
+        "  FlashInfer: could not be run (no compiler)",
+    ]
+    assert list(Reach("x", 1e-6, 0.7, 0.75).lines())[1].startswith("  MISS: x: 70.0%")
+    assert list(Reach("x", 1e-6, 0.7).lines()) == ["x: 1.0 us, 70.0% of copy bandwidth"]
+    errors = {
+        "copy": {"points": 5, "median": 0.02, "p95": 0.09, "worst": 1.0},
+        "write": {"points": 5, "median": 0.02, "p95": 0.11, "worst": 1.0},
+        "launch": {"points": 0},
+    }
+    assert [line[:12] for line in error_lines(errors)] == ["  pass: copy", "  MISS: writ"]
 
 
 @pytest.mark.gpu
 def test_the_gpu_is_held_against_its_own_copies():
-    pytest.importorskip("cupy", reason="CuPy is not installed (extra: gpu)")
     from workloads.errors import InputError
 
     try:
         backend = backend_of("cupy")
     except InputError as missing:
         pytest.skip(str(missing))
-    found = reaches(
-        backend, MODEL, "f16", copied=1 << 28, decodes=((8, 1024),), effort=Effort(repeats=5)
-    )
+    small = {"copied": 1 << 28, "decodes": ((8, 1024),), "effort": Effort(repeats=5)}
     # Nothing reads faster than the device copies, but for caches and the copy's own start.
-    assert all(0 < reach.share < 1.5 for reach in found)
+    assert all(0 < reach.share < 1.5 for reach in reaches(backend, MODEL, "f16", **small))

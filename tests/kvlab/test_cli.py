@@ -54,6 +54,8 @@ GOOD = "2023-11-16 18:15:46.6805900,374,44"
         (["--workload", "azure:/nowhere.csv"], "/nowhere.csv"),
         (["--workload", "azure"], "expected azure:PATH"),
         (["--workload-option", "user"], "expected KEY=VALUE"),
+        (["--scheduler", "fcfs"], "unknown scheduler 'fcfs'"),
+        (["--workload", "nowhere.csv"], "'nowhere.csv': there is no such file and no such name"),
         (["--nonsense"], "--nonsense"),
         (["/nowhere.toml"], "/nowhere.toml: cannot be read"),
         (["--policies", "ring,ring"], "named once"),
@@ -175,7 +177,10 @@ def test_memory_gives_the_worked_examples():
     assert gemma["bytes_without_windows"] == 15872 * 2**20
 
 
-@pytest.mark.parametrize("command", ["policies", "models", "hardware", "workloads", "--help"])
+LISTS = ["policies", "schedulers", "routers", "models", "hardware", "workloads", "--help"]
+
+
+@pytest.mark.parametrize("command", LISTS)
 def test_lists_and_help_are_quick_and_not_empty(command):
     done = kvlab(command)
     assert done.returncode == 0, done.stderr

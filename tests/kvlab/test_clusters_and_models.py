@@ -93,6 +93,12 @@ def test_tiers_of_all_replicas(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(each["hit_tokens"] for each in both) > sum(each["hit_tokens"] for each in own)
 
 
+def test_schedulers_are_chosen(capsys: pytest.CaptureFixture[str]) -> None:
+    usual, static = summary(capsys), summary(capsys, "--scheduler", "static")
+    assert usual["ttft_s"]["p99"] < static["ttft_s"]["p99"]
+    assert usual["output_tokens"] == static["output_tokens"]
+
+
 def test_disaggregated_over_cells(capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--prefill-replicas", "1", "--decode-replicas", "1", "--policies", "ring"]
     assert main([*COMMON, *options, "--json"]) == 0

@@ -46,6 +46,8 @@ def test_whole_result_directories_are_the_same(data: st.DataObject) -> None:
         "max_model_len": 4096,
         "seed": data.draw(st.integers(0, 1000)),
     }
+    if data.draw(st.integers(0, 3)) == 0:
+        fields["speculation"] = {"tokens": data.draw(st.integers(1, 5)), "acceptance": 0.7}
     try:
         leaps = files_of(fields)
     except InputError:

@@ -8,10 +8,14 @@ from typer.testing import CliRunner
 
 import sim.policies.paged
 from kvlab.cli import application
+from kvlab.running import run
 from kvlab.study.gate import baseline_of, check
+from kvlab.study.points import points_of
 from kvlab.study.ready import ready_study
 from kvlab.study.schema import Study
 from reports import gate_output
+from reports.gate import CANARY, shown
+from sim.plugins import POLICIES
 from workloads.errors import InputError
 
 STUDY = """
@@ -61,7 +65,7 @@ def test_a_policy_made_worse_is_named_with_what_changed(saved, monkeypatch, tmp_
     options = [part for name, path in files.items() for part in (f"--{name}", path)]
     done = kvlab("check", "--baseline", saved, "--jobs", "1", *options)
     assert done.exit_code == 1
-    assert "worse: paged." in done.stdout
+    assert "worse: paged (Prefix hits, " in done.stdout
     assert "contiguous" not in done.stdout
     row = next(line for line in done.stdout.splitlines() if "Prefix hits" in line)
     assert "-100.0 %" in row
@@ -93,7 +97,7 @@ def test_better_fails_too_unless_it_is_allowed(saved, monkeypatch, tmp_path):
     (tmp_path / "old.json").write_text(json.dumps(found))
     done = kvlab("check", "--baseline", tmp_path / "old.json", "--jobs", "1")
     assert done.exit_code == 1
-    assert "better: paged." in done.stdout
+    assert "better: paged (Prefix hits)." in done.stdout
     done = kvlab("check", "--baseline", tmp_path / "old.json", "--jobs", "1", "--allow-better")
     assert done.exit_code == 0
 
@@ -110,6 +114,21 @@ def test_tolerances_hold_for_their_metric_alone(saved, tmp_path):
     (tmp_path / "far.json").write_text(json.dumps(found))
     changes = check(tmp_path / "far.json", jobs=1)[0].changes
     assert {change.metric for change in changes} == {"goodput_rps", "ttft_s.p99"}
+
+
+def test_small_changes_are_shown_in_their_unit_with_digits_that_differ(saved, tmp_path):
+    found = json.loads(saved.read_text())
+    for point in found["points"]:
+        point["metrics"]["tpot_s.mean"] *= 1 + 1e-7
+    (tmp_path / "near.json").write_text(json.dumps(found))
+    changes = check(tmp_path / "near.json", jobs=1)[0].changes
+    assert len(changes) == 2
+    for change in changes:
+        label, before, after, _ = shown(change)
+        assert label == "TPOT mean (ms)"
+        assert before != after
+        assert float(before) == pytest.approx(1e3 * change.before, rel=1e-6)
+        assert len(before) < 12
 
 
 def test_a_point_that_fails_now_is_worse(saved, monkeypatch):
@@ -161,7 +180,19 @@ def test_the_ready_gate_covers_every_policy_that_comes_with_kvlab():
         point["policy"] if isinstance(point, dict) else point
         for point in ready_study("gate").grid["policy"]
     }
-    assert policies >= {"none", "contiguous", "ring", "iswa", "paged"}
+    own = {name for name in POLICIES.names() if POLICIES.load(name).__module__.startswith("sim.")}
+    assert policies == own
+
+
+def test_every_number_of_the_canary_counts_something_in_the_ready_gate():
+    """A few of its runs are enough; a number that is zero in all of them could not sing."""
+    found = dict.fromkeys(CANARY, 0)
+    for point in {point.labels: point for point in points_of(ready_study("gate"))}.values():
+        if point.labels[0] in ("contiguous, exact", "paged, swap", "ring, llama-server"):
+            summary = run(point.config, with_maps=False).summary
+            assert all(isinstance(summary[name], int) for name in CANARY)
+            found = {name: n + summary[name] for name, n in found.items()}
+    assert all(found.values()), found
 
 
 def test_save_says_what_it_kept(tmp_path):

@@ -37,5 +37,5 @@ def test_a_suite_fails_with_what_changed(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 failed, 1 passed" in done.stdout
-    assert "worse: paged." in done.stdout
+    assert "worse: paged (Prefix hits, " in done.stdout
     assert "Prefix hits (tokens)" in done.stdout

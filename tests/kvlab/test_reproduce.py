@@ -152,6 +152,17 @@ def test_a_window_of_all_tokens_is_at_no_distance_and_loses_nothing():
             assert len(way(backend, rows, budget).k) == budget
 
 
+def test_merging_by_halves_keeps_all_mass_and_no_more_cells():
+    from backends.arrays import backend_of
+    from kvlab.reproduce import summary_distortion as module
+
+    rows, backend = module.made(0, 0.5), backend_of("numpy")
+    for budget in (32, 128):
+        atoms = module.merged_of(backend, rows, budget)
+        assert 0.6 * budget <= len(atoms.k) <= budget
+        assert atoms.mass.sum(axis=0) == pytest.approx(module.TOKENS)
+
+
 def test_samples_save_the_full_blocks_of_their_prompt():
     """n samples hold the full blocks of the prompt once; the partial one is copied at once."""
     from kvlab.reproduce.pagedattention_sharing import saved

@@ -71,6 +71,35 @@ def test_a_study_file_becomes_a_page_with_pictures_and_report_makes_the_same(tmp
     for name in pictures:
         one, two = (tmp_path / "a" / "blocks" / name), (tmp_path / "b" / "report" / name)
         assert one.read_bytes() == two.read_bytes()
+    html = (tmp_path / "b" / "report.html").read_text()
+    assert html.count("data:image/") == len(pictures)
+    # Without --out the pages lie beside the results, which stay as good as they were.
+    assert kvlab("report", tmp_path / "results").exit_code == 0
+    inside = (tmp_path / "results" / "report.html").read_text()
+    assert inside.replace(f" --out {tmp_path / 'b'}", "") == html.replace(
+        f" --out {tmp_path / 'b'}", ""
+    )
+    assert kvlab("sweep", tmp_path / "blocks.toml", "--out", tmp_path / "results").exit_code == 0
+    assert (tmp_path / "results" / "report.html").exists()
+
+
+def test_report_makes_the_files_of_a_comparison_again(tmp_path):
+    compare = ("--policies", "paged", "--requests", 4, "--kv-tokens", 4096)
+    done = kvlab("compare", *compare, "--out", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    files = {p.relative_to(tmp_path / "a"): p.read_bytes() for p in tmp_path.rglob("a/**/*.*")}
+    assert any(str(path).endswith("report.html") for path in files)
+    done = kvlab("report", tmp_path / "a", "--out", tmp_path / "b")
+    assert done.exit_code == 0, done.output
+    assert {p.relative_to(tmp_path / "b"): p.read_bytes() for p in tmp_path.rglob("b/**/*.*")} == (
+        files
+    )
+    (tmp_path / "a" / "report.html").write_text("damaged")
+    assert kvlab("report", tmp_path / "a").exit_code == 0
+    assert (tmp_path / "a" / "report.html").read_bytes() == files[Path("report.html")]
+    (tmp_path / "mine.txt").write_text("mine")
+    refused = kvlab("report", tmp_path / "a", "--out", tmp_path)
+    assert "did not write there" in str(refused.exception)
 
 
 @pytest.mark.parametrize("name", study_names())

@@ -226,6 +226,14 @@ def test_a_full_disk_stops_the_sweep_and_leaves_only_whole_points(tmp_path, monk
     assert files_of(tmp_path / "out") == files_of(whole.root)
 
 
+def test_code_that_changes_while_a_sweep_runs_stops_it(tmp_path, monkeypatch):
+    digests = iter(["then", "now"])
+    monkeypatch.setattr("kvlab.study.sweeping.code_digest", lambda: next(digests, "now"))
+    with pytest.raises(InputError, match=r"a worker cannot run points: .* is not what it was"):
+        sweep(study_of(), tmp_path / "out", jobs=1)
+    assert stored_in(tmp_path / "out") == 0
+
+
 # What is left after being killed.
 
 

@@ -117,7 +117,7 @@ def test_what_cannot_be_known_is_asked_for(tmp_path):
 @with_run
 def test_a_measured_run_is_predicted():
     both = validate(RUN)
-    assert both.notes[-1].startswith("outside the profile: prefill_chunk from 1 to 8")
+    assert [note.split(",")[0] for note in both.notes] == ["KV blocks: 36"]
     found = differences(both.measured, both.simulated)
     # Published for the measured side: TTFT 7097.2 ms, TPOT 32.5 ms, latency 28200.7 ms.
     for metric, published in (("ttft", 7.0972), ("tpot", 0.0325), ("e2e", 28.2007)):
@@ -126,7 +126,7 @@ def test_a_measured_run_is_predicted():
         for name, each in row.items():
             allowed = 3.0 if name.startswith("p") else 1.5
             if (metric, name) == ("ttft", "median"):
-                allowed = 4.5  # see docs/validation.md
+                allowed = 3.5  # see docs/validation.md
             assert abs(each["diff_percent"]) <= allowed, (metric, name)
     assert both.simulated.output_rate == pytest.approx(both.measured.output_rate, rel=0.01)
 

@@ -41,13 +41,17 @@ def refusal(*args: str) -> str:
 
 def test_scenarios_are_run_and_counted(monkeypatch):
     monkeypatch.setattr(scenarios, "GENERAL", scenarios.GENERAL[:2])
+    own = {"iswa": scenarios.GENERAL[-2:], "contiguous": scenarios.ESPECIALLY["contiguous"]}
+    monkeypatch.setattr(scenarios, "ESPECIALLY", own)
     monkeypatch.setattr(scenarios, "FORMATS", {})
     result = kvlab("verify", "--policy", "iswa,contiguous", "--json")
     found = json.loads(result.stdout)
     assert result.exit_code == 0
     for group in found.values():
         assert all(each["passed"] and each["outputs"] for each in group.values())
-    assert [len(group) for group in found.values()] == [5, 7]
+    for policy, group in found.items():
+        made = {each.name for each in (*scenarios.GENERAL, *scenarios.ESPECIALLY[policy])}
+        assert made <= group.keys()
 
 
 def test_a_table_is_printed_for_people():
@@ -75,6 +79,7 @@ def test_a_wrong_policy_fails(monkeypatch):
     ("args", "message"),
     [
         (["--policy", "pagd"], "unknown policy 'pagd'; did you mean 'paged'"),
+        (["--policy", "recurrent"], "recurrent: every scenario is refused"),
         (["--backend", "numpi"], "unknown backend 'numpi'"),
         (["--model", "llama-3.1-8b"], "--model and --policy-option go with --workload"),
         (["--policy", "ring", *WORKLOAD, "--kv-type", "fp8"], "ring: cache type 'fp8'"),
@@ -108,6 +113,9 @@ def test_a_calibration_that_cannot_be_made_is_refused(tmp_path):
     assert "deepseek-v3: a latent (MLA) cache" in refusal(
         "calibrate", "--model", "deepseek-v3", "--out", out
     )
+    prefill = ("calibrate", "--out", out, "--prefill")
+    assert "prefill 'cudnn': expected backend cupy, not numpy" in refusal(*prefill, "cudnn")
+    assert "unknown prefill 'cudn'; did you mean 'cudnn'" in refusal(*prefill, "cudn")
     assert "has no times; expected numpy or cupy" in refusal(
         "calibrate", "--backend", "emulated", "--out", out
     )

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +18,7 @@ import pytest
 from reports.frames import FREE, SHARED, UNUSED
 from reports.plots import Picture, pictures_of
 from reports.results import RunResult
+from reports.sweep import FORMAT, Sweep, sweep_at
 
 CELL_BYTES = 131_072
 
@@ -224,3 +233,127 @@ def drawn() -> tuple[dict[str, RunResult], list[Picture]]:
         "iswa": fake_run("iswa", caches=2),
     }
     return runs, list(pictures_of(runs))
+
+
+SEEDS = range(6)
+AXES = {"policy": ["paged", "ring|<b>"], "kv_tokens": ["64", "128"]}
+
+
+@pytest.fixture
+def stored(tmp_path: Path, make_run: Any) -> Sweep:
+    """paged twice as good as ring at 64 tokens, 0.5 % better at 128; one ring point failed."""
+    result = make_run("paged", seed=1)
+    points = [
+        {
+            "id": f"{policy}-{tokens}-{seed}".replace("|<b>", ""),
+            "labels": [policy, tokens],
+            "seed": seed,
+        }
+        for policy in AXES["policy"]
+        for tokens in AXES["kv_tokens"]
+        for seed in SEEDS
+    ]
+    index = {
+        "format": FORMAT,
+        "kvlab": "0.1.0",
+        "title": "Made up",
+        "question": "Why?",
+        "answer": "Because of *ring*.",
+        "notes": "Because.",
+        "setting": {"model": "m|n", "slo": {"default": {"ttft_s": 2.0}}},
+        "axes": [
+            {"name": "policy", "labels": AXES["policy"], "numbers": None},
+            {"name": "kv_tokens", "labels": AXES["kv_tokens"], "numbers": [64.0, 128.0]},
+        ],
+        "compared": "policy",
+        "seeds": list(SEEDS),
+        "metrics": ["goodput_rps", "preemptions"],
+        "judged": ["goodput_rps"],
+        "plots": [],
+        "points": points,
+        "capacity": {"share": 0.9, "low": 1.0, "high": 8.0, "tolerance": 0.1},
+        "searches": [{"id": f"s{seed}", "labels": ["paged", "64"], "seed": seed} for seed in SEEDS],
+        "experiments": [{"id": "e1", "labels": ["kv-memory"]}],
+    }
+    with sweep_at(tmp_path / "sweep", index) as sweep:
+        for point in points:
+            policy, tokens = point["labels"]
+            factor = 1.0
+            if policy != "paged":
+                factor = 0.5 if tokens == "64" else 0.995
+            result.summary["goodput_rps"] = factor * (1.0 + point["seed"] / 10)
+            result.summary["preemptions"] = 3
+            if point["id"] == "ring-128-5":
+                sweep.store_failure(point["id"], {}, "no room | at all")
+            else:
+                sweep.store_run(point["id"], result)
+        for seed in SEEDS:
+            verdict = "even the highest" if seed > 3 else "found"
+            sweep.store_search(f"s{seed}", {"verdict": verdict, "rate": 2.0 + seed, "probes": []})
+        sweep.store_experiment("e1", {"notes": ["made up"]})
+    return Sweep.load(tmp_path / "sweep")
+
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """Collects elements and text, and checks that tags are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.words = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.words.append(data.strip())
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
+
+
+@pytest.fixture(scope="session")
+def read_page() -> type[Reader]:
+    """`Reader`, for tests."""
+    return Reader
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+
+@pytest.fixture
+def seen_in_browser(tmp_path: Path) -> Callable[[str, str], Any]:
+    """Opens a page from disk in headless Chromium, without anything on the console.
+
+    Takes the page's text and a script, which runs after the page's own; returns what the script
+    has put into the title as JSON.
+    """
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+
+    def seen(text: str, script: str) -> Any:
+        path = tmp_path / "page.html"
+        path.write_text(text.replace("</body>", f"<script>{script}</script></body>"), "utf-8")
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+        options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,800"]
+        options += ["--dump-dom", "--virtual-time-budget=10000", path.as_uri()]
+        done = subprocess.run(
+            [str(CHROMIUM), *options], capture_output=True, text=True, timeout=90, check=True
+        )
+        assert "CONSOLE" not in done.stderr
+        title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
+        assert title is not None
+        return json.loads(html.unescape(title.group(1)))
+
+    return seen

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from kvlab.cli import application
 from reports.calibration import error_table, write_plot
-from reports.calibration_check import pairs_of
+from reports.calibration_check import pairs_of, write_pairs
 from reports.plots.calibration import draw
 from reports.style import figure_style
 from sim.model_files import model_of
@@ -100,6 +100,17 @@ def test_only_shapes_that_both_have_are_compared(data, tables):
     # 1 ms + 4 x 64 x 10 us, and 1 ms + 64 x 65 / 2 us.
     assert [pair.theirs for pair in found] == pytest.approx([3.56e-3, 3.08e-3])
     assert [pair.ratio for pair in found] == pytest.approx([2.0, 0.5])
+
+
+def test_every_shape_is_a_row_of_a_file(data, tables, tmp_path):
+    write_pairs(pairs_of(data, model_of("llama-3.1-8b"), tables), tmp_path / "shapes.csv")
+    assert (tmp_path / "shapes.csv").read_text().splitlines() == [
+        "kernel,layout,batch,cells,ours_us,theirs_us,ratio",
+        "decode bf16,table,4,64,7120.0,3560.0,2.0",
+        "prefill bf16,,1,64,1540.0,3080.0,0.5",
+    ]
+    with pytest.raises(InputError, match=r"shapes\.csv: cannot be written"):
+        write_pairs([], tmp_path / "no folder" / "shapes.csv")
 
 
 def test_a_calibration_without_a_common_shape_is_refused(data, tables):

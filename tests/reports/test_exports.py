@@ -1,11 +1,8 @@
 """A run for other tools: phases of lives, Perfetto, Prometheus, the waterfall, the memory page."""
 
 import base64
-import html
 import json
 import re
-import shutil
-import subprocess
 import zlib
 from dataclasses import replace
 from itertools import pairwise
@@ -22,8 +19,6 @@ from reports.phases import KINDS, Phase, phases_of
 from reports.plots import waterfall
 from reports.prometheus import families_of, lines_of
 from workloads.errors import InputError
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def life(*, arrival=0.0, queue=1.0, tokens=(2.0, 9.0), pauses=(), kinds=()):
@@ -171,10 +166,9 @@ def test_the_memory_page_carries_every_owner(run):
     assert "http:" not in text and "https:" not in text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_the_memory_page_works_in_a_browser(make_run, tmp_path):
+def test_the_memory_page_works_in_a_browser(make_run, seen_in_browser):
     """Zoom and move with the keyboard, point at a cell, and write down what a reader sees."""
-    probe = """<script>
+    probe = """
     const canvas = document.querySelector("canvas.map"), words = canvas.nextElementSibling;
     const press = (key) => canvas.dispatchEvent(new KeyboardEvent("keydown", { key }));
     const wait = setInterval(() => {
@@ -191,21 +185,11 @@ def test_the_memory_page_works_in_a_browser(make_run, tmp_path):
       seen.color = [r, g, b];
       document.title = JSON.stringify(seen);
     }, 20);
-    </script>"""
+    """
     evil = "</script><script>alert(1)</script>"
     run = make_run(evil)
     text = memory_page(run, 0.0, float(run.timeline["time_s"].max()))
-    path = tmp_path / "map.html"
-    path.write_text(text.replace("</body>", f"{probe}</body>"), "utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,800", "--dump-dom"]
-    options += ["--virtual-time-budget=10000"]
-    done = subprocess.run(
-        [CHROMIUM, *options, path.as_uri()], capture_output=True, text=True, timeout=90, check=True
-    )
-    assert "CONSOLE" not in done.stderr
-    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
-    seen = json.loads(html.unescape(title.group(1)))
+    seen = seen_in_browser(text, probe)
     assert seen["all"] == seen["again"] != seen["zoomed"]
     assert seen["pointed"].endswith("shared by several sequences.")
     assert seen["color"] == [0, 0, 0]

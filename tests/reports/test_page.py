@@ -1,12 +1,5 @@
 from __future__ import annotations
 
-import html
-import json
-import re
-import shutil
-import subprocess
-from html.parser import HTMLParser
-
 import pytest
 
 from reports.metrics import METRICS, SCHEDULERS_OWN
@@ -14,34 +7,6 @@ from reports.page import flat, page_of
 from reports.plots import PLOTS, Picture
 
 EVIL = '<script>alert("x")</script>'
-VOID = {"meta", "link", "img", "br"}
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-class Reader(HTMLParser):
-    """Collects elements and text, and checks that tags are closed in order."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.elements, self.words = [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] not in ("script", "style"):
-            self.words.append(data.strip())
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
 
 
 def page(runs, pictures):
@@ -63,8 +28,8 @@ def text(runs, drawn):
     return page(runs, drawn[1])
 
 
-def test_page_needs_nothing_else(text):
-    read = Reader(text)
+def test_page_needs_nothing_else(text, read_page):
+    read = read_page(text)
     for tag, attrs in read.elements:
         for name in ("src", "href", "srcset", "action", "data"):
             target = attrs.get(name)
@@ -74,51 +39,51 @@ def test_page_needs_nothing_else(text):
     assert "default-src 'none'" in policy["content"]
 
 
-def test_links_lead_somewhere_and_ids_are_unique(text):
-    read = Reader(text)
+def test_links_lead_somewhere_and_ids_are_unique(text, read_page):
+    read = read_page(text)
     ids = [attrs["id"] for _, attrs in read.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
     targets = {attrs["href"][1:] for attrs in read.all("a")}
     assert targets <= set(ids) and len(targets) > 5
 
 
-def test_names_are_escaped(text):
+def test_names_are_escaped(text, read_page):
     assert EVIL not in text
-    read = Reader(text)
+    read = read_page(text)
     assert len(read.all("script")) == 1
     assert EVIL in read.words
 
 
-def test_pictures_are_inside_with_words(text):
-    images = Reader(text).all("img")
+def test_pictures_are_inside_with_words(text, read_page):
+    images = read_page(text).all("img")
     assert len(images) == len(PLOTS)
     assert all(a["src"].startswith("data:image/") and len(a["alt"]) > 50 for a in images)
 
 
-def test_large_drawings_become_raster_images(runs):
+def test_large_drawings_become_raster_images(runs, read_page):
     small = Picture("a", "A", "c.", b"png", b"<svg/>")
     large = Picture("b", "B", "c.", b"png", b"x" * 400_000)
-    kinds = [a["src"].partition(";")[0] for a in Reader(page(runs, [small, large])).all("img")]
+    kinds = [a["src"].partition(";")[0] for a in read_page(page(runs, [small, large])).all("img")]
     assert kinds == ["data:image/svg+xml", "data:image/png"]
 
 
-def test_metrics_are_explained_where_there_are_values(text):
-    words = Reader(text).words
-    absent = ("running_mean", "excess_read_share", "events", *SCHEDULERS_OWN)
+def test_metrics_are_explained_where_there_are_values(text, runs, read_page):
+    words = read_page(text).words
     for m in METRICS.values():
-        assert (m.meaning in words) == (m.name not in absent), m.name
+        assert (m.meaning in words) == (m.name in runs["paged"].summary), m.name
+    assert not any(METRICS[name].meaning in words for name in ("running_mean", *SCHEDULERS_OWN))
 
 
-def test_failures_config_and_values_are_told(text, runs):
-    words = Reader(text).words
+def test_failures_config_and_values_are_told(text, runs, read_page):
+    words = read_page(text).words
     assert "can never fit: needs more cells than the cache has" in words
     for key in ("kv.tokens", "policy.name", "65,536"):
         assert key in words
     assert f"{runs['paged'].summary['output_tokens_per_s']:.1f}" in words
 
 
-def test_one_policy_without_failures(make_run):
-    words = Reader(page({"paged": make_run("paged")}, [])).words
+def test_one_policy_without_failures(make_run, read_page):
+    words = read_page(page({"paged": make_run("paged")}, [])).words
     assert "None: every policy finished every request." in words
     assert any(word.startswith("Only paged ran") for word in words)
 
@@ -128,10 +93,9 @@ def test_config_is_flat_text():
     assert flat(config) == {"a.b": "1,000,000", "a.c": "1, 2", "d": "yes", "e": "0.5", "n": "2048"}
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_page_works_in_a_browser(text, tmp_path):
+def test_page_works_in_a_browser(text, seen_in_browser):
     """Press every head of the first table twice and write down what a reader then sees."""
-    probe = """<script>
+    probe = """
     const table = document.querySelector("table"), seen = {};
     for (const head of table.tHead.rows[0].cells) {
       const orders = [];
@@ -154,18 +118,8 @@ def test_page_works_in_a_browser(text, tmp_path):
     seen.pictures = [...document.images].map((image) => image.naturalWidth > 0);
     seen.wide = document.documentElement.scrollWidth > window.innerWidth;
     document.title = JSON.stringify(seen);
-    </script>"""
-    path = tmp_path / "page.html"
-    path.write_text(text.replace("</body>", f"{probe}</body>"), "utf-8")
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    options += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=900,800", "--dump-dom"]
-    done = subprocess.run(
-        [CHROMIUM, *options, path.as_uri()], capture_output=True, text=True, timeout=60, check=True
-    )
-    assert "CONSOLE" not in done.stderr
-    title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
-    assert title is not None
-    seen = json.loads(html.unescape(title.group(1)))
+    """
+    seen = seen_in_browser(text, probe)
     assert seen.pop("pictures") == [True] * len(PLOTS)
     assert seen.pop("unsorted") == []
     assert seen.pop("wide") is False

@@ -2,72 +2,11 @@
 
 import shutil
 
-import pytest
-
 from reports.capacity_table import capacity_note, capacity_rows, rates_of
 from reports.metrics import metric
-from reports.sweep import FORMAT, Sweep, sweep_at
 from reports.sweep_page import markdown, terminal
 from reports.sweep_pictures import pictures_of
 from reports.sweep_tables import best_of, differences_of, failures_of, notes_of, table_of
-
-SEEDS = range(6)
-AXES = {"policy": ["paged", "ring|<b>"], "kv_tokens": ["64", "128"]}
-
-
-@pytest.fixture
-def stored(tmp_path, make_run):
-    """paged twice as good as ring at 64 tokens, 0.5 % better at 128; one ring point failed."""
-    result = make_run("paged", seed=1)
-    points = [
-        {
-            "id": f"{policy}-{tokens}-{seed}".replace("|<b>", ""),
-            "labels": [policy, tokens],
-            "seed": seed,
-        }
-        for policy in AXES["policy"]
-        for tokens in AXES["kv_tokens"]
-        for seed in SEEDS
-    ]
-    index = {
-        "format": FORMAT,
-        "kvlab": "0.1.0",
-        "title": "Made up",
-        "question": "Why?",
-        "answer": "Because of *ring*.",
-        "notes": "Because.",
-        "setting": {"model": "m|n", "slo": {"default": {"ttft_s": 2.0}}},
-        "axes": [
-            {"name": "policy", "labels": AXES["policy"], "numbers": None},
-            {"name": "kv_tokens", "labels": AXES["kv_tokens"], "numbers": [64.0, 128.0]},
-        ],
-        "compared": "policy",
-        "seeds": list(SEEDS),
-        "metrics": ["goodput_rps", "preemptions"],
-        "judged": ["goodput_rps"],
-        "plots": [],
-        "points": points,
-        "capacity": {"share": 0.9, "low": 1.0, "high": 8.0, "tolerance": 0.1},
-        "searches": [{"id": f"s{seed}", "labels": ["paged", "64"], "seed": seed} for seed in SEEDS],
-        "experiments": [{"id": "e1", "labels": ["kv-memory"]}],
-    }
-    with sweep_at(tmp_path / "sweep", index) as sweep:
-        for point in points:
-            policy, tokens = point["labels"]
-            factor = 1.0
-            if policy != "paged":
-                factor = 0.5 if tokens == "64" else 0.995
-            result.summary["goodput_rps"] = factor * (1.0 + point["seed"] / 10)
-            result.summary["preemptions"] = 3
-            if point["id"] == "ring-128-5":
-                sweep.store_failure(point["id"], {}, "no room | at all")
-            else:
-                sweep.store_run(point["id"], result)
-        for seed in SEEDS:
-            verdict = "even the highest" if seed > 3 else "found"
-            sweep.store_search(f"s{seed}", {"verdict": verdict, "rate": 2.0 + seed, "probes": []})
-        sweep.store_experiment("e1", {"notes": ["made up"]})
-    return Sweep.load(tmp_path / "sweep")
 
 
 def test_rows_of_a_group_stand_together_with_medians_and_intervals(stored):
@@ -142,7 +81,7 @@ def test_every_judged_metric_has_its_sentences(stored):
 def test_rows_and_notes_say_what_is_lossy(stored, make_run):
     lossy = make_run("summary", seed=1)
     lossy.summary["lossy"] = "tokens are lost"
-    for seed in SEEDS:
+    for seed in stored.index["seeds"]:
         shutil.rmtree(stored.root / "points" / f"paged-64-{seed}")
         stored.store_run(f"paged-64-{seed}", lossy)
     assert [row.labels[-1] for row in table_of(stored).rows] == [

@@ -396,8 +396,8 @@ def test_version_one_and_big_endian(tmp_path: Path, order: str) -> None:
         ("new", {"attention.sliding_window": 8}, "'new' is not known to have a window"),
         ("llama", {"attention.causal": False}, "'llama' does not generate text"),
         ("llama", {"ssm.state_size": 16}, "'llama' is not known to be recurrent"),
-        ("gemma3n", {"attention.shared_kv_layers": 15}, "key 'attention.shared_kv_layers' tells"),
-        ("rwkv7", {"wkv.head_size": 64}, "'rwkv7': its key 'wkv.head_size' tells of a geometry"),
+        ("deepseek32", {"attention.indexer.top_k": 2048}, "key 'attention.indexer.top_k' tells"),
+        ("arwkv7", {"wkv.head_size": 64}, "'arwkv7' is not known to be recurrent"),
     ],
 )
 def test_what_cannot_be_understood_is_refused(

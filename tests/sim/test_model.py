@@ -16,6 +16,8 @@ PUBLISHED = {
     "opt-13b": 12.85e9,
     "mistral-7b": 7.24e9,
     "gemma-3-27b": 27.0e9,
+    "gemma-2-9b": 9.24e9,
+    "ministral-8b": 8.02e9,
     "qwen3-32b": 32.8e9,
     "deepseek-v3": 671e9,
     "mamba-2.8b": 2.77e9,
@@ -28,6 +30,8 @@ TOKEN_BYTES = {
     "llama-3.1-70b": 80 * 2 * 8 * 128 * 2,
     "opt-13b": 40 * 2 * 40 * 128 * 2,
     "mistral-7b": 32 * 2 * 8 * 128 * 2,
+    "ministral-8b": 36 * 2 * 8 * 128 * 2,
+    "gemma-2-9b": 42 * 2 * 8 * 256 * 2,
     "gemma-3-1b": 26 * 2 * 1 * 256 * 2,
     "gemma-3-4b": 34 * 2 * 4 * 256 * 2,
     "gemma-3-12b": 48 * 2 * 8 * 256 * 2,
@@ -41,6 +45,8 @@ TOKEN_BYTES = {
 
 GROUPS = {
     "mistral-7b": [("swa", 4096, 32)],
+    "ministral-8b": [("full", 0, 9), ("swa", 32768, 27)],
+    "gemma-2-9b": [("full", 0, 21), ("swa", 4096, 21)],
     "gemma-3-1b": [("full", 0, 4), ("swa", 512, 22)],
     "gemma-3-4b": [("full", 0, 5), ("swa", 1024, 29)],
     "gemma-3-12b": [("full", 0, 8), ("swa", 1024, 40)],

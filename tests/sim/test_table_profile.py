@@ -235,6 +235,18 @@ def test_without_a_skew_profile_only_the_mean_counts(tmp_path, budget_of):
     assert table.seconds(unequal) == table.seconds(equal)
 
 
+def test_last_tokens_of_prompts_are_decodes_unless_a_chunk_is_beside_them(profile, budget_of):
+    table = table_of(profile, budget_of())
+    alone = work_of_lengths([201] * 4, [(1, 1000), (1, 500)])
+    decodes = work_of_lengths([201] * 4 + [1001, 501])
+    assert table.seconds(alone) == table.seconds(decodes)
+    beside = work_of_lengths([201] * 4, [(1, 1000), (16, 500)])
+    assert table.seconds(beside) == table.seconds(
+        work_of_lengths([201] * 4, [(16, 500), (1, 1000)])
+    )
+    assert table.seconds(beside) != table.seconds(work_of_lengths([201] * 4 + [1001], [(16, 500)]))
+
+
 def test_engine_costs_by_hand(profile, budget_of):
     costs = VllmCosts(graph_gap=1e-6, stream_gap=3e-6, graph_sizes=(1, 2, 4, 8), table_row=5500)
     free, priced = table_of(profile, budget_of()), table_of(profile, budget_of(), costs)

@@ -151,6 +151,51 @@ def test_runs_and_single_steps_agree_under_memory_pressure(budget_of, requests):
     assert leaps.counts["output_tokens"] == sum(output for _, _, output in requests)
 
 
+SHARED_OUTPUTS = st.lists(
+    st.tuples(st.integers(0, 200), st.integers(1, 90), st.integers(1, 60), st.integers(1, 2)),
+    min_size=1,
+    max_size=12,
+).map(
+    lambda rows: [
+        (gap / 4, prompt, output, ((branch, prompt + output),))
+        for gap, prompt, output, branch in sorted(rows)
+    ]
+)
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(SHARED_OUTPUTS, st.sampled_from((256, 4096)))
+def test_runs_and_single_steps_agree_where_outputs_are_found_again(budget_of, requests, tokens):
+    leaps, steps = (
+        simulated(requests, budget_of(tokens=tokens), exact_steps=exact) for exact in (False, True)
+    )
+    assert leaps.log.ends.tolist() == steps.log.ends.tolist()
+    assert first_and_last(leaps) == first_and_last(steps)
+    assert leaps.counts == steps.counts
+
+
+def test_a_block_of_generated_tokens_is_found_one_step_later(budget_of):
+    from sim.sequence import Sequence
+
+    path = ((1, 200),)
+    found = {}
+    for cls in (VllmScheduler, AsyncVllmScheduler):
+        policy = Paged(budget_of(tokens=4096))
+        scheduler = cls(policy, VllmScheduler.Options(max_seqs=2))
+        writer = Sequence(0, Request(0, 0.0, 30, 60, path))
+        reader = Sequence(1, Request(1, 0.0, 100, 10, path))
+        scheduler.add(writer)
+        found[cls] = []
+        for _ in range(6):
+            # The third step computes token 32, the last of the second block.
+            scheduler.update(scheduler.schedule())
+            found[cls].append(policy.lookup(reader))
+    assert found[VllmScheduler] == [16, 16, 32, 32, 32, 32]
+    assert found[AsyncVllmScheduler] == [16, 16, 16, 32, 32, 32]
+
+
 def test_an_arrival_waits_for_the_step_after_the_one_that_is_decided(budget_of):
     # Steps: [0, 2] prefill of 8 tokens, [2, 3.125] a decode that was decided at 0.
     requests = [(0.0, 8, 8), (1.0, 8, 1)]

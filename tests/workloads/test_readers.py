@@ -1,5 +1,6 @@
 """Readers of other people's formats: what good files mean, and what is said of bad ones."""
 
+import gzip
 import json
 import random
 import re
@@ -234,6 +235,72 @@ def test_whatever_stands_there_is_read_or_refused(name: str, tmp_path: Path) -> 
         victim.write_text(text)
 
 
+# One file, written in several ways.
+
+
+def quoted(lines: list[str]) -> list[str]:
+    return [", ".join(f'"{cell}"' for cell in line.split(",")) for line in lines]
+
+
+def turned(lines: list[str]) -> list[str]:
+    """The columns from the last to the first, and one in front that nobody knows."""
+    return [
+        ",".join([str(i) if i else "", *reversed(line.split(","))]) for i, line in enumerate(lines)
+    ]
+
+
+@pytest.mark.parametrize("name", ["azure", "burstgpt", "vidur"])
+@pytest.mark.parametrize("change", [quoted, turned])
+def test_csv_files_may_be_quoted_and_in_any_order(
+    name: str, change: Callable[[list[str]], list[str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "file.csv"
+    file.write_text("\n".join(change(fixture(name).read_text().splitlines())))
+    assert read(workload_of(str(file))) == read(good(name))
+
+
+@pytest.mark.parametrize("name", [name for name in READERS if name != "servegen"])
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        lambda content: content.replace(b"\n", b"\r\n"),
+        lambda content: b"\xef\xbb\xbf" + content,
+        lambda content: content.rstrip(b"\n") + b"\n\n\n",
+        gzip.compress,
+    ],
+    ids=["crlf", "bom", "empty lines at the end", "gzip"],
+)
+def test_files_may_be_written_in_several_ways(
+    name: str, rewrite: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(rewrite(fixture(name).read_bytes()))
+    assert reader_of(str(file)) is WORKLOADS.load(name)
+    assert read(workload_of(str(file))) == read(good(name))
+
+
+@pytest.mark.parametrize("name", ["azure", "guidellm", "weka"])
+def test_packed_files_that_are_damaged_are_refused(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "file.gz"
+    packed = gzip.compress(fixture(name).read_bytes())
+    for content in (packed[:-9], packed[:30] + b"\x00\xff" + packed[32:]):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"cannot be unpacked|expected") as refused:
+            read(workload_of(f"{name}:{file}"))
+        assert str(refused.value).startswith(str(file))
+
+
+def test_counts_may_be_written_with_a_fraction_of_zero(tmp_path: Path) -> None:
+    text = fixture("azure").read_text().splitlines()
+    file = tmp_path / "file.csv"
+    file.write_text("\n".join([text[0], *(re.sub(r",(\d+)", r",\1.0", row) for row in text[1:])]))
+    assert read(workload_of(str(file))) == read(good("azure"))
+    rows = [json.loads(row) for row in fixture("mooncake").read_text().splitlines()]
+    for row in rows:
+        row["input_length"] = float(row["input_length"])
+    assert read(mooncake(tmp_path, *rows)) == read(good("mooncake"))
+
+
 # Format by format.
 
 
@@ -430,6 +497,13 @@ def test_sharegpt() -> None:
     assert len(read(good("sharegpt-json", max_context=16))) == 2
     with pytest.raises(InputError, match="at least one request"):
         read(good("sharegpt-json", max_context=2))
+
+
+def test_sharegpt_in_lines(tmp_path: Path) -> None:
+    file = tmp_path / "lines.jsonl"
+    items = json.loads(fixture("sharegpt-json").read_text())
+    file.write_text("".join(json.dumps(item) + "\n" for item in items))
+    assert read(workload_of(str(file))) == read(good("sharegpt-json"))
 
 
 def test_sharegpt_with_a_tokenizer(tmp_path: Path) -> None:
@@ -684,7 +758,7 @@ def test_bad_rows_that_wait(
 def test_version_2_of_agentic_rows_is_named(tmp_path: Path) -> None:
     file = tmp_path / "graph.jsonl"
     file.write_text('{"schema": "dynamo.agentic_mooncake", "version": 2, "block_size": 64}\n')
-    with pytest.raises(InputError, match=":1: expected agentic rows .* version 2"):
+    with pytest.raises(InputError, match=r":1: expected agentic rows .* version 2"):
         read(workload_of(str(file)))
 
 

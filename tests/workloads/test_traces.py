@@ -174,7 +174,7 @@ BAD_ROWS: list[tuple[type[Trace], str, str]] = [
         mooncake_row(input_length="0", hash_ids="[]"),
         "at least one token",
     ),
-    (Mooncake, mooncake_row(input_length="513.0"), "input_length: expected a whole number"),
+    (Mooncake, mooncake_row(input_length="513.5"), "input_length: expected a whole number"),
     (
         Mooncake,
         mooncake_row(output_length="0"),

@@ -10,15 +10,16 @@ from datetime import UTC, datetime
 from workloads.lengths import MAX_TOKENS
 from workloads.request import Request
 from workloads.traces.base import LineTrace
+from workloads.traces.columns import cells_of, header_of
 from workloads.traces.head import Head
 from workloads.traces.lines import MAX_SECONDS, Lines, shortened
 
-_HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens"
-_ROW = re.compile(
-    r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d):([0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?"
-    r",(\d{1,15}),(\d{1,15})",
-    re.ASCII,
+_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
+_STAMP = re.compile(
+    r"(\d{4}-\d\d-\d\d[ T]\d\d:\d\d):([0-5]\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)?", re.ASCII
 )
+_ROW = re.compile(rf"{_STAMP.pattern},(\d{{1,15}}),(\d{{1,15}})", re.ASCII)
+_TOKENS = re.compile(r"(\d{1,15})(?:\.0*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Azure(LineTrace):
     @classmethod
     def sniff(cls, head: Head) -> bool:
         """The header of both years."""
-        return head.columns == frozenset(_HEADER.split(","))
+        return head.columns >= set(_COLUMNS)
 
     def rows(self, lines: Lines) -> Iterator[Request]:
         """One request a row after the header."""
@@ -43,18 +44,14 @@ class Azure(LineTrace):
         header = next(texts, None)
         if header is None:
             return
-        if header != _HEADER:
-            raise lines.error(f"expected the header {_HEADER}, got {shortened(header)}")
+        columns = header_of(lines, header, _COLUMNS)
+        is_usual = columns == list(_COLUMNS)
         minute, zero = "", 0
         first: int | None = None
         for number, text in enumerate(texts):
-            match = _ROW.fullmatch(text)
-            if match is None:
-                raise lines.error(
-                    "expected YYYY-MM-DD HH:MM:SS.fffffff,ContextTokens,GeneratedTokens "
-                    f"(whole numbers), got {shortened(text)}"
-                )
-            stamp, seconds, fraction, offset, context, generated = match.groups()
+            match = _ROW.fullmatch(text) if is_usual else None
+            found = match.groups() if match else _cells(lines, text, columns)
+            stamp, seconds, fraction, offset, context, generated = found
             # Whole nanoseconds: a float of seconds since 1970 would lose the seventh digit.
             if stamp + (offset or "") != minute:
                 minute = stamp + (offset or "")
@@ -74,6 +71,22 @@ class Azure(LineTrace):
             if arrival > MAX_SECONDS:
                 raise lines.error(f"expected a trace of at most {MAX_SECONDS:g} s, got {arrival:g}")
             yield Request(number, arrival, prompt, output)
+
+
+def _cells(lines: Lines, text: str, columns: list[str]) -> tuple[str, ...]:
+    """What `_ROW` finds, in a row with quotes, blanks, or columns of another order."""
+    found = cells_of(text)
+    cells = dict(zip(columns, found, strict=True)) if len(found) == len(columns) else {}
+    matches = [
+        rule.fullmatch(cells.get(name, ""))
+        for name, rule in zip(_COLUMNS, (_STAMP, _TOKENS, _TOKENS), strict=True)
+    ]
+    if None in matches:
+        raise lines.error(
+            "expected YYYY-MM-DD HH:MM:SS.fffffff,ContextTokens,GeneratedTokens "
+            f"(whole numbers), got {shortened(text)}"
+        )
+    return tuple(group for match in matches if match for group in match.groups())
 
 
 def _nanoseconds(lines: Lines, stamp: str, offset: str | None) -> int:

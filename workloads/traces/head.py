@@ -8,7 +8,8 @@ from functools import cached_property
 from json import JSONDecoder
 from pathlib import Path
 
-from workloads.errors import InputError
+from workloads.traces.columns import cells_of
+from workloads.traces.files import opened, readable
 
 _BYTES = 1 << 16
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -27,19 +28,22 @@ class Head:
     @classmethod
     def of(cls, path: str) -> Head:
         """The head of the file or directory at ``path``; raises `InputError`."""
-        try:
+        with readable(path):
             if Path(path).is_dir():
                 names = tuple(sorted(each.name for each in Path(path).iterdir()))
                 first = next((name for name in names if name.endswith(".json")), None)
                 return cls(_beginning(Path(path) / first) if first else "", names)
             return cls(_beginning(Path(path)))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
     @cached_property
     def columns(self) -> frozenset[str]:
         """The fields of the first line, taken as the header of a CSV file."""
-        return frozenset(self.text.partition("\n")[0].strip().split(","))
+        return frozenset(cells_of(self.first_line))
+
+    @property
+    def first_line(self) -> str:
+        """The first line without blanks around it."""
+        return self.text.partition("\n")[0].strip()
 
     @cached_property
     def is_array(self) -> bool:
@@ -62,7 +66,7 @@ class Head:
 
 
 def _beginning(path: Path) -> str:
-    with open(path, "rb") as file:
+    with opened(path) as file:
         return file.read(_BYTES).decode("utf-8-sig", errors="ignore")
 
 

@@ -12,6 +12,7 @@ from json import JSONDecoder
 from typing import IO, Any
 
 from workloads.errors import InputError
+from workloads.traces.files import readable, text_of
 from workloads.traces.lines import Source
 
 _CHUNK = 1 << 16
@@ -88,10 +89,8 @@ def members_of(path: str, names: frozenset[str]) -> dict[str, Any]:
 
 
 def _opened(path: str) -> IO[str]:
-    try:
-        return open(path, encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    with readable(path):
+        return text_of(path)
 
 
 class _Scanner:
@@ -195,7 +194,8 @@ class _Scanner:
     def _more(self) -> None:
         # At least as much again as is held, so that a long value is not decoded too many times.
         try:
-            more = self._file.read(max(_CHUNK, len(self._text) - self._at))
+            with readable(self._source.path):
+                more = self._file.read(max(_CHUNK, len(self._text) - self._at))
         except UnicodeDecodeError as error:
             raise InputError(f"{self._source.path}: expected UTF-8 text") from error
         self._text = self._text[self._at :] + more

@@ -8,6 +8,7 @@ from typing import Any
 
 from workloads.errors import InputError
 from workloads.lengths import MAX_TOKENS
+from workloads.traces.files import opened, readable, text_of
 
 MAX_SECONDS = 1e9
 """No trace is believed to last longer than this (some thirty years)."""
@@ -22,11 +23,8 @@ class Source:
 
     def check(self) -> None:
         """Raise `InputError` unless there is a file that can be read."""
-        try:
-            with open(self.path, "rb"):
-                pass
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
+        with readable(self.path), opened(self.path):
+            pass
 
     def error(self, expected: str) -> InputError:
         """The error to raise about the current line."""
@@ -48,8 +46,10 @@ class Source:
             raise self.error(f"expected times in order, got one {before - at:g} s before the last")
 
     def whole(self, row: dict[str, Any], key: str, low: int, high: int = MAX_TOKENS) -> int:
-        """The whole number ``row[key]`` within low .. high; raises `InputError`."""
+        """The whole number ``row[key]`` within low .. high, written as it may be; `InputError`."""
         value = row.get(key)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             raise self.error(
                 f"{key}: expected a whole number from {low} to {high}, got {shortened(value)}"
@@ -101,7 +101,7 @@ class Lines(Source):
         """The lines; raises `InputError` when the file cannot be read."""
         empty = 0
         try:
-            with open(self.path, encoding="utf-8-sig") as file:
+            with readable(self.path), text_of(self.path) as file:
                 for self.number, line in enumerate(file, 1):
                     text = line.rstrip("\n")
                     if not text.strip():
@@ -111,8 +111,6 @@ class Lines(Source):
                         self.number = empty
                         raise self.error("expected no empty line in the middle")
                     yield text
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
             self.number += 1
             raise self.error("expected UTF-8 text") from error

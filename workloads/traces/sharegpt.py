@@ -1,7 +1,8 @@
 """ShareGPT's conversations (``ShareGPT_V3_unfiltered_cleaned_split.json`` and its like).
 
-A JSON array of objects with ``conversations``, a list of messages: ``from`` (``human``, ``gpt``,
-...) and ``value``, the text. The texts are not tokens, and there is no time in them.
+A JSON array of objects, or one object a line, with ``conversations``, a list of messages: ``from``
+(``human``, ``gpt``, ...) and ``value``, the text. The texts are not tokens, and there is no time in
+them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from workloads.lengths import MAX_TOKENS
 from workloads.plugins import option
 from workloads.request import Request, Session
 from workloads.traces.head import Head
-from workloads.traces.items import Items
-from workloads.traces.lines import shortened
+from workloads.traces.items import Documents, Items
+from workloads.traces.lines import Source, shortened
 from workloads.traces.undated import Undated
 
 BYTES_PER_TOKEN = 4
@@ -30,8 +31,8 @@ _ANSWERS = {"gpt", "assistant", "chatgpt", "bing", "bard", "model"}
 
 
 @dataclass(frozen=True)
-class ShareGPTFile(Undated[Items]):
-    """ShareGPT's conversations: JSON array of conversations with from and value.
+class ShareGPTFile(Undated[Items | Documents]):
+    """ShareGPT's conversations: JSON array, or lines, of conversations with from and value.
 
     A text has one token for every four bytes of UTF-8 or part of them, and at least one: a rule
     of thumb for English, not a count. With ``tokenizer``, the path of a ``tokenizer.json``, it has
@@ -56,12 +57,12 @@ class ShareGPTFile(Undated[Items]):
 
     @classmethod
     def sniff(cls, head: Head) -> bool:
-        """An array of conversations; the texts may reach beyond the head."""
-        return head.is_array and "conversations" in head.keys
+        """Conversations; the texts may reach beyond the head."""
+        return "conversations" in head.keys
 
-    def source(self) -> Items:
+    def source(self) -> Items | Documents:
         """The conversations."""
-        return Items(self.path)
+        return Items(self.path) if Head.of(self.path).is_array else Documents(self.path)
 
     @cached_property
     def _tokens_of(self) -> Callable[[str], int]:
@@ -78,7 +79,7 @@ class ShareGPTFile(Undated[Items]):
         encode = tokenizers.Tokenizer.from_file(self.tokenizer).encode
         return lambda text: max(1, len(encode(text, add_special_tokens=False).ids))
 
-    def recorded(self, source: Items) -> Iterator[Session]:
+    def recorded(self, source: Items | Documents) -> Iterator[Session]:
         """One session a conversation."""
         ids = count()
         rng = np.random.default_rng([self.seed, 1])
@@ -88,7 +89,7 @@ class ShareGPTFile(Undated[Items]):
             if turns and not (self.max_context and sum(turns[0]) > self.max_context):
                 yield self._session(turns, next(conversations), ids, rng)
 
-    def _turns(self, items: Items, item: Any) -> Iterator[tuple[int, int]]:
+    def _turns(self, items: Source, item: Any) -> Iterator[tuple[int, int]]:
         """Tokens of what the user says and of the answer, turn by turn."""
         messages = item.get("conversations") if type(item) is dict else None
         if type(messages) is not list:
@@ -132,7 +133,7 @@ class ShareGPTFile(Undated[Items]):
         return session
 
 
-def _message(items: Items, message: Any) -> tuple[str, str]:
+def _message(items: Source, message: Any) -> tuple[str, str]:
     if type(message) is dict:
         speaker = message.get("from", message.get("role"))
         text = message.get("value", message.get("content"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from workloads.request import Request, Session
-from workloads.traces.columns import table
+from workloads.traces.columns import cells_of, table
 from workloads.traces.head import Head
 from workloads.traces.lines import Lines
 from workloads.traces.undated import Undated
@@ -42,7 +42,7 @@ class Vidur(Undated[Lines]):
     @cached_property
     def is_dated(self) -> bool:
         """Whether there is a column of arrivals."""
-        return "arrived_at" in next(iter(self.source()), "").split(",")
+        return "arrived_at" in cells_of(next(iter(self.source()), ""))
 
     def recorded(self, source: Lines) -> Iterator[Session]:
         """One request a row."""
