@@ -20,6 +20,7 @@ PACKAGES = ("nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc")
 _LIBRARY = re.compile(r"libnvrtc\.so(\.\d+)+$")
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_\d+'")
 _STACK = re.compile(r"(\d+) bytes stack frame")
+_SHARED = re.compile(r"(\d+) bytes smem")
 _SPILLS = re.compile(r"(\d+) bytes spill stores")
 _REGISTERS = re.compile(r"Used (\d+) registers")
 
@@ -27,12 +28,14 @@ _REGISTERS = re.compile(r"Used (\d+) registers")
 class Resources(NamedTuple):
     """What a thread of a kernel takes: registers, and bytes outside of them.
 
-    spilled: of values that did not fit. stack: of arrays that are found by a variable.
+    spilled: of values that did not fit. stack: of arrays that are found by a variable. shared: of
+    a block.
     """
 
     registers: int
     spilled: int
     stack: int
+    shared: int
 
 
 def compiled(file: str, defines: Mapping[str, object], arch: int) -> dict[str, Resources]:
@@ -53,8 +56,9 @@ def _resources_in(log: str) -> Iterator[tuple[str, Resources]]:
     for name, text in zip(parts[::2], parts[1::2], strict=True):
         found = [each.search(text) for each in (_REGISTERS, _SPILLS, _STACK)]
         numbers = [int(each[1]) for each in found if each]
+        shared = _SHARED.search(text)  # not mentioned where there is none
         if len(numbers) == len(found):
-            yield name, Resources(*numbers)
+            yield name, Resources(*numbers, int(shared[1]) if shared else 0)
 
 
 def _compile(source: str, name: str, options: list[str]) -> str:
