@@ -90,8 +90,11 @@ class Backend:
         return {"numpy": np.__version__}
 
     def clocks(self) -> dict[str, Any]:
-        """The state of the device's clocks, as far as it can be asked."""
-        return {"processors": len(os.sched_getaffinity(0))}
+        """The state of the device's clocks, as far as it can be asked.
+
+        Of a CPU: the processors that there are, and how many were wanted in the last five minutes.
+        """
+        return {"processors": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[1], 1)}
 
 
 def backend_of(name: str) -> Backend:

@@ -3,16 +3,20 @@
 Everything is timed in the same run and in the same way (events, inputs rotated, the L2 cache
 emptied before each call), the reference first. Decode attention is also held against other
 people's (`backends.references`) on the same contiguous shape.
+
+``python -m backends.ceilings BATCH LENGTH`` runs one decode a few times, under a profiler say.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from backends.arrays import Backend
+from backends.arrays import BACKENDS, Backend, backend_of
 from backends.calibrate.benches import Benches
 from backends.calibrate.plan import Extent
 from backends.calibrate.point import Point
@@ -20,7 +24,9 @@ from backends.calibrate.timing import Effort, Work, timed
 from backends.decode import decode
 from backends.references import reference_seconds
 from sim.model import ModelSpec
+from sim.model_files import model_of
 from sim.timing import terms
+from workloads.errors import InputError
 
 COPIED = 1 << 30
 """Bytes of the copy that is the ceiling."""
@@ -30,6 +36,7 @@ RUNS = (16, 64, 256)
 COPY_TARGET = 0.9
 DECODES = ((64, 8192), (32, 4096))
 """Batches and lengths."""
+LAYOUTS = ("range", "table", "shuffled")
 LARGE_TARGET, SMALL_TARGET = 0.85, 0.75
 """Shares that decodes over block tables aim at: of the first of `DECODES`, and of smaller ones."""
 SPLITS = (1, 2, 3, 4, 8)
@@ -125,7 +132,7 @@ def reaches(
         others = reference_seconds(
             backend, benches.store(kind), benches.shape, batch, length, effort
         )
-        for layout in ("range", "table", "shuffled"):
+        for layout in LAYOUTS:
             point = Point.of(f"{terms.DECODE} {kind}", batch=batch, length=length, layout=layout)
             works, found = benches.of(point)
             seconds, reached = measured(works, found)
@@ -149,3 +156,34 @@ def _with_splits(works: list[Work], splits: int) -> list[Work]:
         store, layer, q, batch, scale = work.args
         changed.append(partial(decode, store, layer, q, replace(batch, splits=splits), scale))
     return changed
+
+
+def main(arguments: list[str]) -> int:
+    """One decode a few times, for a profiler to look at; 2 for input that cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m backends.ceilings", description=main.__doc__)
+    parser.add_argument("batch", type=int)
+    parser.add_argument("length", type=int)
+    parser.add_argument("--layout", choices=LAYOUTS, default="table")
+    parser.add_argument("--kv-type", default="bf16")
+    parser.add_argument("--model", default="llama-3.1-8b")
+    parser.add_argument("--backend", choices=BACKENDS, default="cupy")
+    parser.add_argument("--times", type=int, default=3)
+    given = parser.parse_args(arguments)
+    try:
+        backend = backend_of(given.backend)
+        shape = ((given.batch, given.length),)
+        benches = Benches(backend, model_of(given.model), extent_of(shape, rows=0))
+        name = f"{terms.DECODE} {given.kv_type}"
+        sizes = {"batch": given.batch, "length": given.length, "layout": given.layout}
+        works, found = benches.of(Point.of(name, **sizes))
+    except InputError as error:
+        print(f"ceilings: {error}", file=sys.stderr)
+        return 2
+    for work in works[: given.times]:
+        seconds = backend.seconds(work)
+        print(f"{seconds * 1e6:,.1f} us, {found['bytes'] / seconds / 1e9:,.0f} GB/s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

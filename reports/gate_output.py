@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from reports.gate import Change, Verdict, shown
+from reports.timing import Timing
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -71,27 +73,44 @@ def markdown(verdict: Verdict) -> str:
     return "\n\n".join([*blocks, *notes_of(verdict)]) + "\n"
 
 
-def junit(verdict: Verdict) -> str:
-    """One test case a point; its failure lists what changed."""
-    suite = Element("testsuite", name=verdict.title, tests=str(len(verdict.points)))
-    failed = 0
-    for point in verdict.points:
-        case = SubElement(suite, "testcase", classname="kvlab.check", name=point)
-        changes = tuple(change for change in verdict.changes if change.point == point)
-        if changes:
-            failed += 1
-            names = ", ".join(f"{change.metric} {change.kind}" for change in changes)
-            failure = SubElement(case, "failure", message=names, type="regression")
-            failure.text = "\n".join(
-                f"{name}: {before} -> {after} {by} ({seeds} seeds, {kind})"
-                for _, name, before, after, by, seeds, kind in rows_of(changes)
-            )
-    suite.set("failures", str(failed))
-    suite.set("errors", "0")
+def junit(verdict: Verdict | None, timings: Sequence[Timing] = ()) -> str:
+    """One test case a point, whose failure lists what changed; and one a benchmark."""
     root = Element("testsuites")
-    root.append(suite)
+    if verdict is not None:
+        failures: dict[str, list[Change]] = {}
+        for change in verdict.changes:
+            failures.setdefault(change.point, []).append(change)
+        _suite(
+            root, verdict.title, {point: _failure(failures.get(point)) for point in verdict.points}
+        )
+    if timings:
+        cases = {x.name: (x.line, x.line) if x.kind == "slower" else None for x in timings}
+        _suite(root, "Processor time", cases)
     indent(root)
     return tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _failure(changes: Sequence[Change] | None) -> tuple[str, str] | None:
+    """Message and text of a point's failure; None where nothing changed."""
+    if not changes:
+        return None
+    names = ", ".join(f"{change.metric} {change.kind}" for change in changes)
+    lines = [
+        f"{name}: {before} -> {after} {by} ({seeds} seeds, {kind})"
+        for _, name, before, after, by, seeds, kind in rows_of(tuple(changes))
+    ]
+    return names, "\n".join(lines)
+
+
+def _suite(root: Element, title: str, cases: Mapping[str, tuple[str, str] | None]) -> None:
+    failed = sum(failure is not None for failure in cases.values())
+    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0"}
+    suite = SubElement(root, "testsuite", {"name": title, **counts})
+    for name, failure in cases.items():
+        case = SubElement(suite, "testcase", classname="kvlab.check", name=name)
+        if failure is not None:
+            message, text = failure
+            SubElement(case, "failure", message=message, type="regression").text = text
 
 
 def _escaped(text: str) -> str:

@@ -173,6 +173,18 @@ _NOT_PLAIN = (
 )
 """Beginnings of fields that tell of a geometry other than the plain decoder's."""
 
+_NOT_DECODERS = ("bert", "deberta", "distilbert", "electra", "modernbert", "roberta", "t5", "xlm-")
+"""Beginnings of the ``model_type`` of encoders, and of families that have one."""
+
+_INDEXED = "what a step reads depends on what the index of its sparse attention picks"
+_REFUSED = {
+    "deepseek_v32": _INDEXED,
+    "deepseek_v4": "its caches are compressed by rules that are not known here",
+    "glm_moe_dsa": _INDEXED,
+    "rwkv": "give its GGUF file",
+}
+"""Families that are known and not read, and why, by the beginning of their ``model_type``."""
+
 _OUTER_FIELDS = ("dtype", "quantization_config", "tie_word_embeddings", "torch_dtype")
 """Fields that a multimodal config may hold for its text part."""
 
@@ -221,6 +233,14 @@ def model_from_fields(f: Fields, name: str) -> ModelSpec:
 
 def _require_plain(f: Fields, model_type: object) -> None:
     """Refuse a config of no known family unless it is surely a plain decoder."""
+    if str(model_type).startswith(_NOT_DECODERS) or f.table.get("is_encoder_decoder") is True:
+        raise InputError(
+            f"{f.where}: model_type {model_type!r} has an encoder; expected a model that is a "
+            "decoder alone"
+        )
+    for beginning, why in _REFUSED.items():
+        if str(model_type).startswith(beginning):
+            raise InputError(f"{f.where}: model_type {model_type!r} is not read: {why}")
     for name in f:
         if name.startswith(_NOT_PLAIN):
             raise InputError(
@@ -245,6 +265,10 @@ def _bytes_per_parameter(f: Fields) -> float:
         if "bits" in quantized:
             return quantized.integer("bits") / 8
         method = quantized.table.get("quant_method")
+        if method == "compressed-tensors":
+            return _compressed_bytes(quantized)
+        if method == "bitsandbytes":
+            return 0.5 if quantized.flag("load_in_4bit", False) else 1.0
         if method not in _QUANTIZED_BYTES:
             raise InputError(f"{quantized.where}: the quant_method {method!r} is not known")
         return _QUANTIZED_BYTES[method]
@@ -252,6 +276,15 @@ def _bytes_per_parameter(f: Fields) -> float:
     if kind not in _WEIGHT_BYTES:
         raise InputError(f"{f.where}: the torch_dtype {kind!r} is not known")
     return _WEIGHT_BYTES[kind]
+
+
+def _compressed_bytes(quantized: Fields) -> float:
+    """By the bits of the weights of the first group."""
+    groups = quantized.inner("config_groups")
+    first = next(iter(groups), None)
+    if first is None:
+        raise InputError(f"{groups.where}: expected at least one group")
+    return groups.inner(first).inner("weights").integer("num_bits") / 8
 
 
 _WEIGHT_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "float8_e4m3fn": 1.0}

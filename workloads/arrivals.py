@@ -39,7 +39,10 @@ class Arrivals(Part):
 
     def at_rate(self, rate: float) -> Self:
         """The same process with ``rate`` starts a second on average; raises `InputError`."""
-        raise InputError(f"arrivals {self.name}: has no rate, got {rate!r}")
+        raise InputError(
+            f"rate: arrivals {self.name!r} has no rate to be set to {rate:g}; expected another "
+            "process, such as arrivals=poisson"
+        )
 
 
 class OpenLoop(Arrivals):

@@ -182,7 +182,7 @@ class Benches:
 
 @cache
 def _shuffled(n: int, seed: int) -> NDArray[np.int64]:
-    """The numbers below ``n`` in an order of their own; kept, since many points ask for the same."""
+    """The numbers below ``n`` in any order; kept, since many points ask for the same."""
     order: NDArray[np.int64] = np.random.default_rng(seed).permutation(n)
     order.flags.writeable = False
     return order

@@ -19,20 +19,25 @@ from workloads.errors import InputError
 PACKAGES = ("nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc")
 _LIBRARY = re.compile(r"libnvrtc\.so(\.\d+)+$")
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_\d+'")
-_STACK = re.compile(r"(\d+) bytes stack frame")
-_SPILLS = re.compile(r"(\d+) bytes spill stores")
-_REGISTERS = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+_ALWAYS = (
+    re.compile(r"Used (\d+) registers"),
+    re.compile(r"(\d+) bytes spill stores"),
+    re.compile(r"(\d+) bytes stack frame"),
+)
 
 
 class Resources(NamedTuple):
     """What a thread of a kernel takes: registers, and bytes outside of them.
 
-    spilled: of values that did not fit. stack: of arrays that are found by a variable.
+    spilled: of values that did not fit. stack: of arrays that are found by a variable. shared: of
+    a block.
     """
 
     registers: int
     spilled: int
     stack: int
+    shared: int
 
 
 def compiled(file: str, defines: Mapping[str, object], arch: int) -> dict[str, Resources]:
@@ -51,10 +56,11 @@ def compiled(file: str, defines: Mapping[str, object], arch: int) -> dict[str, R
 def _resources_in(log: str) -> Iterator[tuple[str, Resources]]:
     parts = _ENTRY.split(log)[1:]
     for name, text in zip(parts[::2], parts[1::2], strict=True):
-        found = [each.search(text) for each in (_REGISTERS, _SPILLS, _STACK)]
-        numbers = [int(each[1]) for each in found if each]
-        if len(numbers) == len(found):
-            yield name, Resources(*numbers)
+        registers, spilled, stack = (each.search(text) for each in _ALWAYS)
+        shared = _SHARED.search(text)  # not mentioned where there is none
+        if registers and spilled and stack:
+            own = int(shared[1]) if shared else 0
+            yield name, Resources(int(registers[1]), int(spilled[1]), int(stack[1]), own)
 
 
 def _compile(source: str, name: str, options: list[str]) -> str:

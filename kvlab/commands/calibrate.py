@@ -88,6 +88,13 @@ def _print_errors(data: dict[str, Any], out: Path) -> None:
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
     console.print(f"{data['device']}, {data['model']}: {len(data['points'])} points", markup=False)
+    clocks = data["clocks"]
+    if clocks.get("load", 0) > clocks.get("processors", 0) > 0:
+        console.print(
+            f"This machine was busy: {clocks['load']} processors were wanted where there are"
+            f" {clocks['processors']}, so times are those of a queue.",
+            soft_wrap=True,
+        )
     console.print("Prediction of points that were not fitted, off by (relative):")
     console.print(error_table(data))
     console.print(f"Use it with --time-model calibration:{out}", soft_wrap=True, markup=False)

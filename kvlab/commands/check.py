@@ -10,7 +10,9 @@ import typer
 from workloads.errors import InputError
 
 if TYPE_CHECKING:
-    from reports.baseline import BaselinePoint
+    from reports.bench_formats import Measured
+    from reports.gate import Verdict
+    from reports.timing import Timing
 
 FAILED_CHECK = 1
 PLAIN_WIDTH = 120
@@ -38,7 +40,7 @@ def check(
     history: Path | None = typer.Option(
         None, help="Append this kvlab's times there and say where they changed, with --old."
     ),
-    junit: Path | None = typer.Option(None, help="Write JUnit XML there (numbers)."),
+    junit: Path | None = typer.Option(None, help="Write JUnit XML there."),
     markdown: Path | None = typer.Option(None, help="Append Markdown there (a job's summary)."),
     smaller: Path | None = typer.Option(None, help="Write customSmallerIsBetter JSON there."),
     bigger: Path | None = typer.Option(None, help="Write customBiggerIsBetter JSON there."),
@@ -46,66 +48,51 @@ def check(
     jobs: int = typer.Option(-1, help="Processes; -1: one a core, 1: only this one."),
 ) -> None:
     """Run what a baseline ran; exit status 1 where a number differs by more than is tolerated."""
+    from reports import gate_output, timing
+    from reports.sweep import write_whole
+
     if baseline is None and old is None:
         raise InputError("check: expected --baseline FILE, --old PYTHON, or both")
-    failed = False
+    failed, verdict = False, None
+    timings: list[Timing] = []
+    rows: list[Measured] = []
     if baseline is not None:
-        failed |= _check_numbers(
-            baseline, allow_better, jobs, junit, markdown, (smaller, bigger, bencher)
-        )
+        verdict = _check_numbers(baseline, jobs, rows)
+        failed |= verdict.is_worse or (not verdict.passes and not allow_better)
     if old is not None:
-        failed |= _check_times(old, runs, study, history, markdown)
+        timings = _check_times(old, runs, study, history, rows)
+        failed |= any(each.kind == "slower" for each in timings)
+    if junit is not None:
+        write_whole(junit, gate_output.junit(verdict, timings))
+    if markdown is not None:
+        parts = [gate_output.markdown(verdict)] if verdict is not None else []
+        _append(markdown, "\n".join([*parts, *([timing.markdown(timings)] if timings else [])]))
+    _write_histories(rows, smaller, bigger, bencher)
     if failed:
         raise typer.Exit(FAILED_CHECK)
 
 
-def _check_numbers(
-    baseline: Path,
-    allow_better: bool,
-    jobs: int,
-    junit: Path | None,
-    markdown: Path | None,
-    histories: tuple[Path | None, Path | None, Path | None],
-) -> bool:
-    """Whether simulated numbers differ in a way that fails the check."""
+def _check_numbers(baseline: Path, jobs: int, rows: list[Measured]) -> Verdict:
+    """What changed, printed; the numbers as they are now are added to ``rows``."""
     from rich.console import Console
 
     from kvlab.study.gate import check as run_check
     from reports import gate_output
-    from reports.sweep import write_whole
+    from reports.gate import HISTORY, measured_rows
 
     verdict, now = run_check(baseline, jobs=jobs)
     console = Console()
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
     console.print(gate_output.terminal(verdict))
-    if junit is not None:
-        write_whole(junit, gate_output.junit(verdict))
-    if markdown is not None:
-        _append(markdown, gate_output.markdown(verdict))
-    _write_histories(now, *histories)
-    return verdict.is_worse or (not verdict.passes and not allow_better)
-
-
-def _write_histories(
-    now: list[BaselinePoint], smaller: Path | None, bigger: Path | None, bencher: Path | None
-) -> None:
-    from reports.bench_formats import bencher_json, github_action_json
-    from reports.gate import HISTORY, measured_rows
-    from reports.sweep import write_whole
-
-    rows = measured_rows(now, HISTORY)
-    for path, is_smaller in ((smaller, True), (bigger, False)):
-        if path is not None:
-            write_whole(path, github_action_json(rows, smaller_is_better=is_smaller))
-    if bencher is not None:
-        write_whole(bencher, bencher_json(rows))
+    rows += measured_rows(now, HISTORY)
+    return verdict
 
 
 def _check_times(
-    old: Path, runs: int, study: Path | None, history: Path | None, markdown: Path | None
-) -> bool:
-    """Whether anything takes longer than in the other installation."""
+    old: Path, runs: int, study: Path | None, history: Path | None, rows: list[Measured]
+) -> list[Timing]:
+    """What takes longer than in the other installation, printed; times are added to ``rows``."""
     from kvlab.study.paired import paired_times
     from kvlab.study.progress import PointsBar
     from kvlab.study.ready import FOLDER
@@ -117,14 +104,26 @@ def _check_times(
     timings = [timing.judge(name, before[name], after[name]) for name in after if name in before]
     for each in timings:
         typer.echo(each.line)
-    if markdown is not None:
-        _append(markdown, timing.markdown(timings))
     if history is not None:
         kept = History.load(history).with_times(after)
         kept.save(history)
         for line in kept.lines():
             typer.echo(line)
-    return any(each.kind == "slower" for each in timings)
+    rows += timing.measured_rows(after)
+    return timings
+
+
+def _write_histories(
+    rows: list[Measured], smaller: Path | None, bigger: Path | None, bencher: Path | None
+) -> None:
+    from reports.bench_formats import bencher_json, github_action_json
+    from reports.sweep import write_whole
+
+    for path, is_smaller in ((smaller, True), (bigger, False)):
+        if path is not None:
+            write_whole(path, github_action_json(rows, smaller_is_better=is_smaller))
+    if bencher is not None:
+        write_whole(bencher, bencher_json(rows))
 
 
 def _append(path: Path, text: str) -> None:

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from backends.decode import RESIDENT
 from backends.kernels import FOLDER, TYPES
 from backends.kernels.compiler import compiled
 from workloads.errors import InputError
@@ -72,10 +73,20 @@ def test_a_kernel_compiles_and_spills_nothing(arch, file, names, options):
         assert taken.registers <= 168, name
 
 
-def test_four_blocks_of_half_precision_decode_fit_a_multiprocessor():
+SHARED = {80: 164 << 10, 90: 228 << 10}
+"""Bytes of shared memory of a multiprocessor; a block takes 1 KiB beside its own."""
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("kind", ["BF16", "F16"])
+@pytest.mark.parametrize("dim", [64, 128, 256])
+def test_four_blocks_of_half_precision_decode_fit_a_multiprocessor(arch, kind, dim):
     """65 536 registers / (4 blocks x 128 threads): what the kernel's text promises."""
-    for arch in ARCHS:
-        assert resources("decode.cu", defines(), arch)["decode"].registers <= 128
+    taken = resources("decode.cu", defines(kind, dim=dim), arch)["decode"]
+    assert taken.registers <= 128
+    assert RESIDENT * (taken.shared + 1024) <= SHARED[arch]
+    # K and V of two tiles of 4 rows for each of 128 threads, 16 bytes of each.
+    assert taken.shared == 2 * 4 * 128 * (16 + 16)
 
 
 def test_a_mistake_in_a_source_is_reported_with_its_line():

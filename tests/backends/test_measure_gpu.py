@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from backends import measure_gpu
+from backends import ceilings, measure_gpu
 from backends.arrays import Backend, backend_of
 from backends.calibrate import run
 from backends.calibrate.plan import Extent
@@ -121,6 +121,15 @@ def test_kernels_are_held_against_a_copy_in_the_same_run():
         **{f"decode 2 x 64, {layout}": 0.85 for layout in ("table", "shuffled")},
         **{f"decode 1 x 32, {layout}": 0.75 for layout in ("table", "shuffled")},
     }
+
+
+def test_one_decode_is_run_for_a_profiler(capsys):
+    args = ["2", "64", "--backend", "numpy", "--kv-type", "f16", "--times", "2"]
+    assert ceilings.main(args) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.endswith(" GB/s") for line in lines)
+    assert ceilings.main([*args, "--model", "no-such-model"]) == 2
+    assert capsys.readouterr().err.startswith("ceilings: ")
 
 
 def test_what_is_aimed_at_is_passed_or_missed():

@@ -1,6 +1,8 @@
 """`kvlab check --old`: two installations in turns, and what is said of them."""
 
+import json
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +47,23 @@ def test_slower_fails_the_check_and_the_history_remembers(tmp_path, monkeypatch,
         earlier = earlier.with_times({"ring": new})
     earlier.save(past)
     arguments = ["check", "--old", "python", "--history", str(past)]
-    done = CliRunner().invoke(application(), [*arguments, "--markdown", str(tmp_path / "m.md")])
+    files = {name: tmp_path / name for name in ("markdown", "junit", "smaller", "bencher")}
+    options = [part for name, path in files.items() for part in (f"--{name}", str(path))]
+    done = CliRunner().invoke(application(), [*arguments, *options])
     assert done.exit_code == status, done.output
     assert ("slower" in done.stdout) == bool(status)
     assert ("at entry 13 of 24" in done.stdout) == bool(status)
-    assert "| ring |" in (tmp_path / "m.md").read_text()
+    assert "| ring |" in files["markdown"].read_text()
+    suite = ElementTree.parse(files["junit"]).getroot().find("testsuite")
+    assert (suite.get("tests"), suite.get("failures")) == ("1", str(status))
+    (row,) = json.loads(files["smaller"].read_text())
+    assert row == {
+        "name": "ring/cpu_s",
+        "unit": "s",
+        "value": pytest.approx(np.median(new)),
+        "range": row["range"],
+    }
+    assert json.loads(files["bencher"].read_text())["ring"]["cpu-s"]["value"] == row["value"]
     assert len(History.load(past).entries) == 24
 
 

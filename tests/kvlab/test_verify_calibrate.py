@@ -101,8 +101,10 @@ def test_a_calibration_is_written_and_its_errors_are_printed(tmp_path, monkeypat
         "[layer.attention]\nheads = 4\nkv_heads = 2\nhead_dim = 32\n"
         "[layer.feed_forward]\nintermediate = 64\n"
     )
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 9000.5, 0.0))
     result = kvlab("calibrate", "--quick", "--model", str(model), "--out", str(out))
     assert result.exit_code == 0, result.exception
+    assert "This machine was busy: 9000.5 processors were wanted" in result.stdout
     data = json.loads(out.read_text())
     assert data["date"] and data["kv_types"] == ["f16"]
     assert "decode f16" in result.stdout and f"calibration:{out}" in result.stdout

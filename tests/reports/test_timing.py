@@ -11,9 +11,9 @@ from reports.timing import RUNS, change_points, judge, markdown
 from workloads.errors import InputError
 
 
-def measured(rng, slower=1.0):
+def measured(rng, slower=1.0, drifts=0.003):
     """Old and new times, in turns."""
-    drift = np.exp(np.cumsum(rng.normal(0, 0.003, RUNS)))
+    drift = np.exp(np.cumsum(rng.normal(0, drifts, RUNS)))
 
     def runs():
         noise = np.exp(rng.normal(0, 0.02, RUNS))
@@ -35,6 +35,14 @@ def test_five_per_cent_slower_is_found_in_95_of_100_and_called_slower():
     assert "faster" not in kinds
 
 
+def test_drift_that_both_share_hides_nothing():
+    """Ten times the drift: times double and halve while they are measured."""
+    rng = np.random.default_rng(15)
+    kinds = [judge("slow", *measured(rng, 1.05, drifts=0.03)).kind for _ in range(100)]
+    assert kinds.count("slower") >= 90
+    assert {judge("same", *measured(rng, drifts=0.03)).kind for _ in range(200)} == {"alike"}
+
+
 def test_faster_is_told_from_slower_and_small_shifts_are_let_pass():
     rng = np.random.default_rng(13)
     found = judge("fast", *measured(rng, 0.9))
@@ -50,6 +58,8 @@ def test_faster_is_told_from_slower_and_small_shifts_are_let_pass():
 def test_too_few_or_impossible_times_are_refused():
     with pytest.raises(InputError, match="at least 8 runs"):
         judge("few", [1.0] * 7, [1.0] * 7)
+    with pytest.raises(InputError, match="got 9 and 8"):
+        judge("uneven", [1.0] * 9, [1.0] * 8)
     with pytest.raises(InputError, match="above zero"):
         judge("zero", [0.0] * 8, [1.0] * 8)
     with pytest.raises(InputError, match="finite"):

@@ -194,6 +194,10 @@ def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
         ),
         (NEMOTRON | {"hybrid_override_pattern": "Q" * 52}, "has the unknown 'Q'"),
         (without(LLAMA, "tie_word_embeddings") | {"model_type": "new"}, "'tie_word_embeddings' is"),
+        ({"model_type": "bert"}, "model_type 'bert' has an encoder"),
+        (LLAMA | {"model_type": "bart", "is_encoder_decoder": True}, "'bart' has an encoder"),
+        (LLAMA | {"model_type": "deepseek_v32"}, "is not read: what a step reads depends on what"),
+        ({"model_type": "rwkv"}, "model_type 'rwkv' is not read: give its GGUF file"),
     ],
 )
 def test_what_cannot_be_understood_is_refused(
@@ -251,6 +255,28 @@ def test_outer_fields_of_a_multimodal_config_count(tmp_path: Path) -> None:
     assert model_from(tmp_path, outer | {"torch_dtype": "float32"}).bytes_per_parameter == 4
     quantized = outer | {"quantization_config": {"quant_method": "awq", "bits": 4}}
     assert model_from(tmp_path, quantized).bytes_per_parameter == 0.5
+
+
+@pytest.mark.parametrize(
+    ("quantized", "size"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, 0.5),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, 1.0),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"num_bits": 4, "group_size": 128}}},
+            },
+            0.5,
+        ),
+        ({"quant_method": "gptq", "bits": 8}, 1.0),
+        ({"quant_method": "fp8"}, 1.0),
+    ],
+)
+def test_weights_that_are_quantised(tmp_path: Path, quantized: dict[str, Any], size: float) -> None:
+    model = model_from(tmp_path, LLAMA | {"quantization_config": quantized})
+    assert model.bytes_per_parameter == size
+    assert model.token_bytes() == 32 * 2 * 8 * 128 * 2
 
 
 def test_folder_gives_the_name(tmp_path: Path) -> None:

@@ -383,7 +383,7 @@ def test_memory_does_not_grow_with_requests(workload: Synthetic) -> None:
         (lambda: Chat(seed=-1), "chat: seed:"),
         (lambda: Chat(user=5), "chat: user: expected Lengths, got 5"),  # type: ignore[arg-type]
         (lambda: Chat(max_context=2000), "chat: max_context: expected at least 2304"),
-        (lambda: Chat(rate=1.0, arrivals=ClosedLoop(2)), "closed: has no rate"),
+        (lambda: Chat(rate=1.0, arrivals=ClosedLoop(2)), "arrivals 'closed' has no rate"),
     ],
 )
 def test_bad_options_are_refused(make: Callable[[], Workload], message: str) -> None:
