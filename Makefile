@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench compiled lint format clean
 
 demo: $(INSTALLED)
 	$(BIN)/kvlab compare kvlab/studies/demo.toml --out demo
@@ -14,6 +14,13 @@ test: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/kvlab bench
+
+# kvlab with what every event goes through compiled by mypyc, in an environment of its own. It has
+# to be made anew when the code changes.
+compiled:
+	$(PYTHON) -m venv .venv-compiled
+	HATCH_BUILD_HOOKS_ENABLE=1 .venv-compiled/bin/python -m pip install --quiet \
+	  --disable-pip-version-check --force-reinstall .
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -37,4 +44,4 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-compiled build *.egg-info demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

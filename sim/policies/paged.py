@@ -14,7 +14,6 @@ from math import lcm
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.budget import Budget
 from sim.compiled import mypyc_attr
@@ -25,6 +24,7 @@ from sim.paging.groups import Group
 from sim.paging.growth import GrowingRun
 from sim.paging.manager import MISS, BlockManager
 from sim.paging.occupancy import Occupancy, Totals, final_length
+from sim.paging.owners import owners_of
 from sim.paging.reads import reads_of_run, reads_of_step
 from sim.paging.run import PagedRun, due_in
 from sim.paging.spec import Layout, layout_of
@@ -428,24 +428,8 @@ class Paged(PagedOperations):
 
     def owners(self, cache: int = 0) -> Cells:
         """Live cells by owner; -3 where a held block has no live token."""
-        cells = self._occupancy.block_cells
-        owners = np.full((self.manager.pool.size, cells), -1, dtype=np.int64)
-        groups, holdings = self.manager.groups, self.manager.holdings
-        shared = np.zeros(self.manager.pool.size, dtype=bool)
-        shared[list(self.manager.pool.sharers)] = True
-        for holding in holdings.values():
-            for group, table in zip(groups, holding.tables, strict=True):
-                held = np.array(group.held(table), dtype=np.int64)
-                owners[held] = np.where(owners[held] == -1, -3, owners[held])
-        for owner, holding in holdings.items():
-            span = self._occupancy.span_of(self._seqs[owner])
-            for group, table in zip(groups, holding.tables, strict=True):
-                blocks = np.array(table.blocks[table.live :], dtype=np.int64)
-                held = np.flatnonzero(blocks)
-                live = _live_cells(group, table.live + held, *span, cells)
-                blocks = blocks[held]
-                who = np.where(shared[blocks], -2, owner)[:, np.newaxis]
-                owners[blocks] = np.where(live, who, owners[blocks])
+        spans = {id: self._occupancy.span_of(seq) for id, seq in self._seqs.items()}
+        owners = owners_of(self.manager, spans, self._occupancy.block_cells)
         return owners[1:].ravel()
 
     def check_integrity(self) -> None:
@@ -457,21 +441,6 @@ class Paged(PagedOperations):
         counted = self._occupancy.count(self._seqs.values())
         if self.usage() != (counted,):
             raise IntegrityError(f"totals say {self.usage()[0]}, sequences {counted}")
-
-
-def _live_cells(
-    group: Group, entries: Cells, start: int, end: int, cells: int
-) -> NDArray[np.bool_]:
-    """Which cells of blocks hold tokens that are attended to, shape (entries, cells)."""
-    if group.spec.kind == "recurrent":
-        return np.ones((len(entries), cells), dtype=bool)
-    begins = entries * group.size
-    first = np.clip(group.skipped(start) - begins, 0, group.size)
-    last = np.clip(end - begins, first, group.size)
-    cell = np.arange(cells)
-    return (cell >= (first * cells // group.size)[:, np.newaxis]) & (
-        cell < (last * cells // group.size)[:, np.newaxis]
-    )
 
 
 def _period_of(groups: Iterable[Group]) -> int:
