@@ -64,20 +64,9 @@ def families_of(run: RunResult) -> Iterator[Family]:
     yield Family("num_requests_running", "gauge", "Sequences in a batch.", column("running"))
     yield Family("num_requests_waiting", "gauge", "Sequences that wait.", column("waiting"))
     yield Family("kv_cache_usage_perc", "gauge", "KV cache in use; 1 is all of it.", used)
-    for name, text in (
-        ("prompt_tokens", "Prompt tokens computed."),
-        ("output_tokens", "Output tokens."),
-        ("preemptions", "Preemptions."),
-    ):
-        yield Family(_COUNTERS[name], "counter", text, column(name))
+    yield Family("generation_tokens", "counter", "Output tokens.", column("output_tokens"))
+    yield Family("num_preemptions", "counter", "Preemptions.", column("preemptions"))
     yield from _of_requests(run, times)
-
-
-_COUNTERS = {
-    "prompt_tokens": "prompt_tokens",
-    "output_tokens": "generation_tokens",
-    "preemptions": "num_preemptions",
-}
 
 
 def _of_requests(run: RunResult, times: Floats) -> Iterator[Family]:
@@ -88,11 +77,15 @@ def _of_requests(run: RunResult, times: Floats) -> Iterator[Family]:
     prompt, hit = done["prompt"].to_numpy(float), done["prefix_hit_tokens"].to_numpy(float)
     yield _sum("prefix_cache_queries", "Prompt tokens looked up.", scheduled, prompt, times)
     yield _sum("prefix_cache_hits", "Prompt tokens found.", scheduled, hit, times)
+    # vLLM counts a prompt when its first token is out, with what the cache had of it.
+    yield _sum("prompt_tokens", "Prompt tokens.", first, prompt, times)
+    yield _sum("prompt_tokens_cached", "Prompt tokens that were cached.", first, hit, times)
     ended = _sum("request_success", "Finished requests.", finish, np.ones(len(done)), times)
     yield Family(
         ended.name, ended.kind, ended.text, ended.values, labels=',finished_reason="length"'
     )
     longest = int((done["prompt"] + done["output"]).max()) if len(done) else 1
+    longest = int(run.config.get("max_model_len", longest))
     for name, text, values, at, bounds in (
         ("time_to_first_token_seconds", "TTFT.", first - done["arrival_s"], first, _TTFT),
         ("request_time_per_output_token_seconds", "TPOT.", done["tpot_s"], finish, _TPOT),

@@ -13,6 +13,7 @@ from pathlib import Path
 from backends.conformance.difference import describe
 from backends.conformance.recording import Record, find_recordings, first_record, read_records
 from backends.conformance.report import Report
+from backends.conformance.vllm_in_flight import InFlight
 from backends.conformance.vllm_trace import Difference, Trace
 from workloads.errors import InputError
 
@@ -59,7 +60,7 @@ def _steps(path: Path) -> Iterator[tuple[int, Record, Difference | None]]:
     """(line, record, the first difference if there is one) of every step, and of the end."""
     header: Record = {}
     requests: list[Record] = []
-    trace: Trace | None = None
+    trace: Trace | InFlight | None = None
     line, kind = 0, ""
     for line, record in read_records(path):
         kind = record["type"]
@@ -68,10 +69,10 @@ def _steps(path: Path) -> Iterator[tuple[int, Record, Difference | None]]:
         elif kind == "req":
             requests.append(record)
         elif kind == "step":
-            trace = trace or Trace(header, requests)
+            trace = trace or _counterpart(header, requests)
             yield line, record, trace.run(record)
         elif kind == "end":
-            trace = trace or Trace(header, requests)
+            trace = trace or _counterpart(header, requests)
             yield line, record, trace.check_end(record)
         else:
             raise InputError(f"{path}:{line}: unknown record type {kind!r}")
@@ -79,7 +80,13 @@ def _steps(path: Path) -> Iterator[tuple[int, Record, Difference | None]]:
         raise InputError(f"{path}:{line}: the recording breaks off (no 'end' record)")
 
 
+def _counterpart(header: Record, requests: list[Record]) -> Trace | InFlight:
+    return (InFlight if "in_flight" in header["config"] else Trace)(header, requests)
+
+
 def _asked(record: Record) -> str:
     if record["type"] == "end":
         return "the totals"
+    if "add" not in record:
+        return f"step {record['step']}"
     return f"step {record['step']}: add {record['add']}, abort {record['abort']}"

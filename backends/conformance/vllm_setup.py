@@ -13,6 +13,7 @@ from sim.model import ModelSpec
 from sim.paging.spec import GroupSpec, Layout
 from sim.policies.paged import Paged
 from sim.schedulers.vllm import VllmScheduler
+from sim.schedulers.vllm_async import AsyncVllmScheduler
 from sim.sequence import Sequence
 from sim.speculation import Speculation
 from sim.state import StateSpec
@@ -79,7 +80,7 @@ def policy_of(config: Record, policy: type[Paged] = Paged) -> Paged:
 
 def scheduler_of(config: Record, policy: Paged) -> VllmScheduler:
     """The recorded scheduler; with drafts, `RecordedDrafts` say what becomes of them."""
-    scheduler = VllmScheduler(
+    scheduler = (AsyncVllmScheduler if "in_flight" in config else VllmScheduler)(
         policy,
         VllmScheduler.Options(
             max_seqs=config["max_num_seqs"],

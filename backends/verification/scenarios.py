@@ -233,7 +233,7 @@ ESPECIALLY = {
     "summary": (
         Scenario(
             "until old tokens are merged",
-            options={"sinks": 4, "window": 64, "centroids": 16},
+            options={"window": 128, "centroids": 32},
             batched=32,
         ),
     ),
@@ -250,6 +250,10 @@ ESPECIALLY = {
 }
 
 
+FITTING: Mapping[str, Mapping[str, Any]] = {"summary": {"window": 256, "centroids": 64}}
+"""Options without which a policy would refuse most of what suits any."""
+
+
 def scenarios_of(policy: str) -> Iterator[Scenario]:
     """Those that suit any policy, those made for this one, and one for each type of K and V.
 
@@ -258,10 +262,11 @@ def scenarios_of(policy: str) -> Iterator[Scenario]:
     if policy == "hybrid":
         yield from ESPECIALLY[policy]
         return
-    yield from GENERAL
+    general = [replace(each, options=FITTING.get(policy, {})) for each in GENERAL]
+    yield from general
     yield from ESPECIALLY.get(policy, ())
     if policy in ("none", "contiguous", "ring", "iswa", "paged"):
         yield from SPECULATIVE
     for kind in FORMATS:
         if kind != "f32":
-            yield replace(GENERAL[1], name=f"type {kind}", kv_type=kind)
+            yield replace(general[1], name=f"type {kind}", kv_type=kind)

@@ -35,6 +35,13 @@ Those that begin with `SPECULATIVE` are of the kind that follows, with drafts.
 
 SPECULATIVE = "spec_"
 
+IN_FLIGHT = "async_"
+IN_FLIGHT_KINDS = tuple(
+    IN_FLIGHT + kind
+    for kind in ("full_prefix", "swa", "hybrid", "chunked_local", "priority", "preempt")
+)
+"""Kinds of recordings of the asynchronous scheduler, of the kind that follows the prefix."""
+
 _UNLIMITED = 4096
 _TIGHT = ("preempt", "priority", "abort", "stall")
 _HYBRIDS = (
@@ -59,7 +66,9 @@ _MIXED = (
 
 
 def draw_config(rng: Random, kind: str) -> Record:
-    """The ``config`` of a header for recordings of ``kind``, one of `KINDS`."""
+    """The ``config`` of a header for recordings of ``kind``, of `KINDS` or `IN_FLIGHT_KINDS`."""
+    if kind.startswith(IN_FLIGHT):
+        return draw_config(rng, kind.removeprefix(IN_FLIGHT)) | {"in_flight": 2}
     if kind.startswith(SPECULATIVE):
         drafts: Record = {"tokens": rng.randint(1, 6), "lookahead": rng.random() < 0.4}
         return draw_config(rng, kind.removeprefix(SPECULATIVE)) | {"speculation": drafts}

@@ -215,6 +215,7 @@ def _after(owner: Any, name: str, note: Callable[..., None]) -> None:
 def _scheduler(config: Record, log_stats: bool) -> Any:
     """vLLM's scheduler with its real configs; of the model only the lengths matter here."""
     from vllm.config import CacheConfig, ObservabilityConfig, ParallelConfig, SchedulerConfig
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec
 
@@ -229,7 +230,7 @@ def _scheduler(config: Record, log_stats: bool) -> Any:
         long_prefill_token_threshold=config["long_prefill_token_threshold"],
         policy=config["policy"],
         scheduler_reserve_full_isl=config["scheduler_reserve_full_isl"],
-        async_scheduling=False,
+        async_scheduling="in_flight" in config,
     )
     scheduling.max_num_batched_tokens = budget
     cache = CacheConfig(
@@ -259,7 +260,7 @@ def _scheduler(config: Record, log_stats: bool) -> Any:
         ec_transfer_config=None,
         speculative_config=_speculative(config),
     )
-    return Scheduler(
+    return (AsyncScheduler if "in_flight" in config else Scheduler)(
         vllm_config,
         KVCacheConfig(config["num_blocks"], [], groups),
         structured_output_manager=SimpleNamespace(should_advance=lambda _: False),

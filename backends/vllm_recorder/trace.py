@@ -13,8 +13,9 @@ from random import Random
 from typing import Any
 
 from backends.conformance.recording import Record
-from backends.vllm_recorder.configs import SPECULATIVE, draw_config
+from backends.vllm_recorder.configs import IN_FLIGHT, SPECULATIVE, draw_config
 from backends.vllm_recorder.engine import Engine, Watch, ids_of, require_vllm
+from backends.vllm_recorder.in_flight import InFlightRecorder
 from backends.vllm_recorder.traffic import draw_aborts, draw_requests
 
 MOST_STEPS = 3000
@@ -32,7 +33,7 @@ def record(kind: str, seed: int, number: int, out: Path) -> tuple[Path, int]:
     version = require_vllm()
     rng = Random(f"vllm {kind} {seed} {number}")
     config = draw_config(rng, kind)
-    traffic = kind.removeprefix(SPECULATIVE)
+    traffic = kind.removeprefix(SPECULATIVE).removeprefix(IN_FLIGHT)
     requests = draw_requests(rng, config, traffic)
     aborts = draw_aborts(rng, requests, traffic)
     header: Record = {
@@ -72,7 +73,11 @@ def _lines(
     yield header
     for request in requests:
         yield {"type": "req", **request}
-    recorder = _Recorder(header, requests, aborts)
+    recorder: _Recorder | InFlightRecorder
+    if "in_flight" in header["config"]:
+        recorder = InFlightRecorder(header["config"], requests)
+    else:
+        recorder = _Recorder(header, requests, aborts)
     yield from recorder.steps()
     yield {"type": "end", "end": recorder.end, **recorder.totals}
 

@@ -60,15 +60,17 @@ def record(
 
 
 def _record_vllm(out: Path, kind: str, count: int, seed: int) -> None:
-    from backends.vllm_recorder.configs import KINDS
+    from backends.vllm_recorder.configs import IN_FLIGHT_KINDS
+    from backends.vllm_recorder.configs import KINDS as ONE_BY_ONE_KINDS
     from backends.vllm_recorder.engine import require_vllm
     from backends.vllm_recorder.trace import record as record_one
 
-    if kind not in (*KINDS, "all"):
-        raise InputError(f"--kind {kind}: expected one of {', '.join(KINDS)}, all")
+    kinds = (*ONE_BY_ONE_KINDS, *IN_FLIGHT_KINDS)
+    if kind not in (*kinds, "all"):
+        raise InputError(f"--kind {kind}: expected one of {', '.join(kinds)}, all")
     typer.echo(f"vLLM {require_vllm()}, seed {seed}")
     total = 0
-    for each in KINDS if kind == "all" else (kind,):
+    for each in kinds if kind == "all" else (kind,):
         for number in range(count):
             path, steps = record_one(each, seed, number, out)
             total += steps

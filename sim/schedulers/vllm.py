@@ -234,6 +234,7 @@ class VllmScheduler(Scheduler):
                 if victim.id in scheduled:
                     budget += scheduled.pop(victim.id)[1]
                     index -= 1
+                index += self._passed_over(victim, seq)
                 self._preempt(victim, step)
                 if victim is seq:
                     return self._without_batch(scheduled), budget
@@ -241,6 +242,11 @@ class VllmScheduler(Scheduler):
             budget -= n
             index += 1
         return self._without_batch(scheduled), budget
+
+    def _passed_over(self, victim: Sequence, seq: Sequence) -> int:
+        """How many after ``seq`` are not visited since ``victim`` is taken out before it."""
+        del victim, seq
+        return 0
 
     def _without_batch(self, scheduled: Chunks) -> Chunks:
         """What is scheduled outside the batch, after those that got nothing have left it."""

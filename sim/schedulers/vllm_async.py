@@ -36,8 +36,8 @@ class AsyncVllmScheduler(VllmScheduler):
         policy.hear_late()
         self._arrived: list[Sequence] = []
         self._ended: list[Sequence] = []
-        self._made_room = False
-        """Whether a sequence with its last token on its way was preempted in this step."""
+        self.overtaken: list[Sequence] = []
+        """Who was preempted in this step with its last token on its way."""
 
     def speculate(self, speculation: Speculation) -> None:
         """Refused: how many tokens a step brings must be known before it ends."""
@@ -69,7 +69,7 @@ class AsyncVllmScheduler(VllmScheduler):
 
     def schedule(self) -> Step:
         """The next step, on what was known before the last one ended; then what is known now."""
-        self._made_room = False
+        self.overtaken.clear()
         step = super().schedule()
         if self._ended:
             self._turned_away = None
@@ -92,13 +92,17 @@ class AsyncVllmScheduler(VllmScheduler):
         if seq.status is not Status.FINISHED:
             super()._preempt(seq, step)
             return
-        self._made_room = True
+        self.overtaken.append(seq)
         self._ended.remove(seq)
         self.policy.release(seq)
 
+    def _passed_over(self, victim: Sequence, seq: Sequence) -> int:
+        """One: vLLM's loop goes on by index in a list in which ``victim`` still was."""
+        return int(victim.status is Status.FINISHED and victim.rank < seq.rank)
+
     def _admit(self, step: Step, chunks: Chunks, budget: int) -> None:
         """Nobody is admitted in a step in which somebody was preempted."""
-        if not self._made_room:
+        if not self.overtaken:
             super()._admit(step, chunks, budget)
 
     def _finish_all(self, finished: list[tuple[int, Sequence]]) -> list[Sequence]:

@@ -111,6 +111,19 @@ def test_metrics_have_vllms_names_and_end_at_the_runs_totals(run):
     assert (np.diff(ttft.values, axis=1) >= 0).all() and (np.diff(ttft.values, axis=0) >= 0).all()
     early = done["arrival_s"] + done["ttft_s"] <= run.timeline["time_s"].iloc[-1]
     assert ttft.values[-1, -1] == early.sum()
+    assert families["prompt_tokens"].values[-1] == done["prompt"][early].sum()
+    hits = families["prompt_tokens_cached"].values[-1]
+    assert hits == done["prefix_hit_tokens"][early].sum()
+    # Each is registered under this name by vLLM 0.19 (vllm/v1/metrics/loggers.py).
+    assert families.keys() == {
+        *("num_requests_running", "num_requests_waiting", "kv_cache_usage_perc"),
+        *("prompt_tokens", "prompt_tokens_cached", "generation_tokens", "num_preemptions"),
+        *("prefix_cache_queries", "prefix_cache_hits", "request_success"),
+        *("time_to_first_token_seconds", "request_time_per_output_token_seconds"),
+        *("e2e_request_latency_seconds", "request_queue_time_seconds"),
+        *("request_inference_time_seconds", "request_prefill_time_seconds"),
+        *("request_decode_time_seconds", "request_prompt_tokens", "request_generation_tokens"),
+    }
     assert ttft.sums[-1] == pytest.approx(done["ttft_s"][early].sum())
     lines = list(lines_of(run, epoch=1e9))
     assert lines[-1] == "# EOF" and len(set(lines)) == len(lines)
