@@ -40,6 +40,8 @@ class Coordinator:
         )
         self._alignment = lcm(*(spec.block_size for spec in specs))
         self._types = self._group_by_type()
+        self.alike = [[self.groups[index] for index in members] for members in self._types]
+        """The groups of equal type. What a sequence's tables in them do follows from its length."""
         self.needs_keys = any(spec.kind != "chunked" for spec in specs)
         """Whether nothing can be found of a sequence that has no key in the cache."""
 

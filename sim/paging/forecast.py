@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,19 @@ from sim.policies.base import Usage
 from sim.reads import attended_in_run
 from sim.sequence import Sequence
 from sim.step import Count
+
+
+class _Kind(NamedTuple):
+    """Groups that take and drop the same.
+
+    group, groups: one of them, and how many they are. entries, nulls: of all tables of one group,
+    during every step.
+    """
+
+    group: Group
+    groups: int
+    entries: Ints
+    nulls: Ints
 
 
 class Forecast:
@@ -40,10 +54,15 @@ class Forecast:
         self.lengths: Ints = np.array([seq.computed for seq in seqs], dtype=np.int64)
         self.steps = self._plain_steps(steps)
         if self.steps:
-            self._entries = [
-                floors(self.lengths + g.size, g.size, self.steps) for g in self._groups
+            self._kinds = [
+                _Kind(
+                    groups[0],
+                    len(groups),
+                    floors(self.lengths + groups[0].size, groups[0].size, self.steps),
+                    self._nulls_of(groups[0]),
+                )
+                for groups in manager.alike
             ]
-            self._nulls = [self._nulls_of(index) for index in range(len(self._groups))]
             self.free = self._free_blocks(wanted)
             self.steps = len(self.free)
 
@@ -59,32 +78,34 @@ class Forecast:
             return 0
         if manager.open_tails:
             return 0
-        for index, group in enumerate(self._groups):
-            if group.spec.kind == "chunked":
-                steps = min(steps, int((group.window - self.lengths % group.window).min()))
-            if group.frees:
-                for length, holding in zip(self.lengths.tolist(), self._holdings, strict=True):
-                    steps = self._steps_unshared(group, index, length, holding, steps)
+        lengths, sharers = self.lengths.tolist(), manager.pool.sharers
+        for groups in manager.alike:
+            first = groups[0]
+            if first.spec.kind == "chunked":
+                steps = min(steps, int((first.window - self.lengths % first.window).min()))
+            if not first.frees:
+                continue
+            for length, holding in zip(lengths, self._holdings, strict=True):
+                if holding.tables[first.index].live > first.skipped(length) // first.size:
+                    return 0  # it has more null entries than usual
+            for group in groups if sharers else ():
+                for length, holding in zip(lengths, self._holdings, strict=True):
+                    steps = self._steps_unshared(group, length, holding, steps)
         return steps
 
-    def _steps_unshared(
-        self, group: Group, index: int, length: int, holding: Holding, steps: int
-    ) -> int:
-        """Steps before a table loses a shared block; 0 if it has more null entries than usual."""
-        table, sharers = holding.tables[index], self._manager.pool.sharers
-        if table.live > group.skipped(length) // group.size:
-            return 0
+    def _steps_unshared(self, group: Group, length: int, holding: Holding, steps: int) -> int:
+        """Steps before a table loses a shared block."""
+        table, sharers = holding.tables[group.index], self._manager.pool.sharers
         stop = group.skipped(length + steps - 1) // group.size
-        if not sharers or sharers.keys().isdisjoint(table.blocks[table.live : stop]):
+        if sharers.keys().isdisjoint(table.blocks[table.live : stop]):
             return steps
         entry = next(j for j in range(table.live, stop) if table.blocks[j] in sharers)
         if group.spec.kind == "chunked":
             return 0
         return max(0, (entry + 1) * group.size + group.window - 1 - length)
 
-    def _nulls_of(self, index: int) -> Ints:
+    def _nulls_of(self, group: Group) -> Ints:
         """Null entries of all tables of a group, during every step."""
-        group = self._groups[index]
         if not group.frees:
             return np.zeros(self.steps, dtype=np.int64)
         if group.spec.kind == "chunked":
@@ -96,10 +117,10 @@ class Forecast:
         """Free blocks after every step that surely finds room and leaves fewer than wanted."""
         pool = self._manager.pool
         taken, dropped = np.zeros((2, self.steps), dtype=np.int64)
-        for index in range(len(self._groups)):
-            tables = [holding.tables[index] for holding in self._holdings]
-            taken += self._entries[index] - sum(len(table.blocks) for table in tables)
-            dropped += self._nulls[index] - sum(table.live for table in tables)
+        for kind in self._kinds:
+            tables = [holding.tables[kind.group.index] for holding in self._holdings]
+            taken += kind.groups * (kind.entries - sum([len(table.blocks) for table in tables]))
+            dropped += kind.groups * (kind.nulls - sum([table.live for table in tables]))
         free: Ints = pool.free - taken + dropped
         # Within a step somebody may take before somebody else drops.
         before = np.append(0, dropped[:-1])
@@ -115,15 +136,15 @@ class Forecast:
         cells, steps, pool = occupancy.block_cells, self.steps, self._manager.pool
         ends = int(self.lengths.sum()) + len(self.lengths) * np.arange(1, steps + 1)
         live, reserved = np.zeros((2, steps), dtype=np.int64)
-        for index, group in enumerate(self._groups):
-            entries = self._entries[index][:steps]
+        for group, groups, entries, nulls in self._kinds:
             if group.spec.kind == "recurrent":
-                live += (entries - self._nulls[index][:steps]) * cells
+                live += groups * (entries - nulls)[:steps] * cells
                 continue
             layers = LayerGroup(group.spec.kind, (), group.window)
-            live += attended_in_run(layers, self.lengths, steps) * cells // group.size
-            promised = entries * group.size - self._never_used(group)
-            reserved += (promised - ends) * cells // group.size
+            attended = attended_in_run(layers, self.lengths, steps)
+            live += groups * (attended * cells // group.size)
+            promised = entries[:steps] * group.size - self._never_used(group)
+            reserved += groups * ((promised - ends) * cells // group.size)
         live -= pool.extra_holds * cells
         shared: Count = len(pool.sharers) * cells
         for block, group, dead in self._shared_firsts():

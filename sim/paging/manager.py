@@ -98,6 +98,8 @@ class BlockManager:
         self.hears_late = False
         self._coordinator = Coordinator(specs, self.pool)
         self.groups = self._coordinator.groups
+        self.alike = self._coordinator.alike
+        """The groups by type: those of one type take and drop the same at the same time."""
         self._freeing = [group for group in self.groups if group.frees]
         self.frees = bool(self._freeing)
         self.foreseeable = all(group.spec.mode != "align" for group in self.groups)

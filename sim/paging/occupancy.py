@@ -60,27 +60,31 @@ class Occupancy:
         The cost grows with the sequences and their groups, not with their cells.
         """
         pool, live, reserved = self._manager.pool, 0, 0
-        spans = [(seq, *self.span_of(seq)) for seq in seqs]
+        holdings = self._manager.holdings
+        spans = [(holdings[seq.id], final_length(seq), *self.span_of(seq)) for seq in seqs]
         partly: dict[int, _Partly] = {}
-        for index, group in enumerate(self._manager.groups):
+        for groups in self._manager.alike:
+            group = groups[0]
+            index, size = group.index, group.size
             used = promised = 0
-            for seq, start, end in spans:
-                holding = self._manager.holdings[seq.id]
+            for holding, final, start, end in spans:
                 table = holding.tables[index]
                 if group.spec.kind == "recurrent":
-                    used += group.size * len(group.held(table))
+                    used += size * len(group.held(table))
                     continue
-                first = table.live * group.size
+                first = table.live * size
                 dead = max(min(group.skipped(start), end) - first, 0)
-                to_come = min(len(table.blocks) * group.size, max(final_length(seq), end)) - end
+                to_come = min(len(table.blocks) * size, max(final, end)) - end
                 used += end - first - dead
                 promised += to_come
                 if pool.sharers:
-                    self._note_first(partly, group, table, dead)
-                    if holding.open_tail:
-                        self._note_last(partly, group, table, end, to_come)
-            live += used * self.block_cells // group.size
-            reserved += promised * self.block_cells // group.size
+                    for each in groups:
+                        self._note_first(partly, each, holding.tables[each.index], dead)
+                        if holding.open_tail:
+                            own = holding.tables[each.index]
+                            self._note_last(partly, each, own, end, to_come)
+            live += len(groups) * (used * self.block_cells // size)
+            reserved += len(groups) * (promised * self.block_cells // size)
         live -= pool.extra_holds * self.block_cells
         shared = len(pool.sharers) * self.block_cells
         for block, part in partly.items():
