@@ -148,11 +148,13 @@ class _Check:
         if self.report.lossy_from:
             return
         # Rejected drafts have other rows than the tokens that take their places later.
-        self.histories.void = {
-            seq.id: start + n - drafts[seq.id].rejected
-            for seq, start, n in placement.runs
-            if seq.id in drafts
-        }
+        self.histories.reject(
+            {
+                seq.id: start + n - drafts[seq.id].rejected
+                for seq, start, n in placement.runs
+                if seq.id in drafts
+            }
+        )
         executor.prepare(placement)
         for run in placement.runs:
             self._compute(run)

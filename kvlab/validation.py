@@ -96,6 +96,7 @@ def engine_of(settings: RunSettings) -> tuple[Policy, VllmScheduler]:
         max_seqs=settings.budget.max_seqs,
         max_batched_tokens=settings.budget.max_batched_tokens,
         max_model_len=settings.budget.max_model_len,
+        chunked_prefill=settings.chunked_prefill,
     )
     return policy, (AsyncVllmScheduler if settings.is_async else VllmScheduler)(policy, limits)
 

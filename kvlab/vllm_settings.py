@@ -37,6 +37,7 @@ class RunSettings:
     block_size: int
     blocks: int
     prefix_cache: bool
+    chunked_prefill: bool
     is_async: bool
     notes: list[str] = field(default_factory=list)
 
@@ -58,13 +59,19 @@ def settings_of(
     instance = _instance_of(cluster, cluster_path) if cluster else {}
     engine = _table(meta, "engine_kwargs")
     for name in ("pipeline_parallel_size", "data_parallel_size"):
-        if (engine.get(name) or 1) != 1:
+        parts = _said(meta, "parallel", name) or 1
+        if parts != 1:
             raise InputError(
-                f"{directory / 'meta.json'}: {name} {engine[name]}: only runs of one engine whose "
+                f"{directory / 'meta.json'}: {name} {parts}: only runs of one engine whose "
                 "GPUs share every layer can be simulated"
             )
+    if engine.get("speculative_config") or _resolved(meta, "speculative", "num_speculative_tokens"):
+        raise InputError(
+            f"{directory / 'meta.json'}: speculative_config: runs with drafts cannot be simulated, "
+            "the profile has no draft model"
+        )
     notes: list[str] = []
-    ring = _ring(int(engine.get("tensor_parallel_size") or 1), cluster, directory)
+    ring = _ring(int(_said(meta, "parallel", "tensor_parallel_size") or 1), cluster, directory)
     spec = model_of(model or _model_file(directory, meta))
     cache = _table(meta, "kv_cache")
     block_size = int(cache.get("block_size") or _resolved(meta, "cache", "block_size") or 0)
@@ -73,7 +80,7 @@ def settings_of(
     block_bytes = block_size * spec.token_bytes(kv_type, kv_type)
     blocks = kv_blocks or _blocks(meta, instance, spec, block_bytes, ring.ranks, directory, notes)
     max_seqs, max_tokens = (
-        int(engine.get(name) or _resolved(meta, "scheduler", name) or 0)
+        int(_said(meta, "scheduler", name) or 0)
         for name in ("max_num_seqs", "max_num_batched_tokens")
     )
     if not max_seqs or not max_tokens:
@@ -81,9 +88,7 @@ def settings_of(
             f"{directory / 'meta.json'}: engine_kwargs: expected max_num_seqs and "
             "max_num_batched_tokens"
         )
-    longest = int(
-        engine.get("max_model_len") or _resolved(meta, "model", "max_model_len") or spec.max_context
-    )
+    longest = int(_said(meta, "model", "max_model_len") or spec.max_context)
     # Block 0 is the null block, which holds nothing.
     budget = Budget(
         spec, (blocks + 1) * block_bytes, kv_type, kv_type, max_seqs, max_tokens, longest
@@ -100,7 +105,11 @@ def settings_of(
         costs=costs,
         block_size=block_size,
         blocks=blocks,
-        prefix_cache=bool(cache.get("enable_prefix_caching", True)),
+        prefix_cache=cache.get(
+            "enable_prefix_caching", _said(meta, "cache", "enable_prefix_caching")
+        )
+        is not False,
+        chunked_prefill=_said(meta, "scheduler", "enable_chunked_prefill") is not False,
         is_async=_is_async(meta),
         notes=notes,
     )
@@ -126,6 +135,12 @@ def _table(meta: dict[str, Any], name: str) -> dict[str, Any]:
 def _resolved(meta: dict[str, Any], part: str, name: str) -> Any:
     """What the engine made of its arguments, where the run says so; else None."""
     return _table(_table(meta, "resolved_config"), f"{part}_config").get(name)
+
+
+def _said(meta: dict[str, Any], part: str, name: str) -> Any:
+    """A setting as asked for, else as the engine resolved it, else None."""
+    asked = _table(meta, "engine_kwargs").get(name)
+    return _resolved(meta, part, name) if asked is None else asked
 
 
 def _instance_of(cluster: dict[str, Any], path: Path) -> dict[str, Any]:

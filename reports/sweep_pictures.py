@@ -116,13 +116,11 @@ def _draw(sweep: Sweep, plot: Plot, rows: pd.DataFrame) -> Figure:
 
 
 def _title(plot: Plot) -> str:
-    from reports.plots.tidy import shown_metric
+    from reports.plots.tidy import axis_name, shown_metric
 
     if plot["kind"] == "pareto":
         return f"{shown_metric(plot['y']).label} against {shown_metric(plot['x']).label}"
-    over = plot["x"].replace("_", " ") + (
-        f" and {plot['y'].replace('_', ' ')}" if plot["y"] else ""
-    )
+    over = " and ".join(axis_name(each) for each in (plot["x"], plot["y"]) if each)
     return f"{shown_metric(plot['metric']).label} over {over}"
 
 

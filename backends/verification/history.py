@@ -33,7 +33,7 @@ class Histories:
         self._contents = contents
         self._formats = format_of(budget.kv_type_k), format_of(budget.kv_type_v)
         self._pasts: dict[int, _Past] = {}
-        self.void: dict[int, int] = {}
+        self._void: dict[int, int] = {}
         """By sequence: from which token on the running step computes drafts that are rejected."""
 
     def identities(self, seq: Sequence, start: int, n: int) -> Identities:
@@ -42,9 +42,21 @@ class Histories:
         if seq.id in self._pasts:
             known = self._pasts[seq.id].known[start : start + n]
             own[: len(known)] = known
-        if seq.id in self.void:
-            own[max(0, self.void[seq.id] - start) :, 0] ^= _OTHER
+        if seq.id in self._void:
+            own[max(0, self._void[seq.id] - start) :, 0] ^= _OTHER
         return own
+
+    def reject(self, void: dict[int, int]) -> None:
+        """A step begins that computes drafts in vain, by sequence from these tokens on.
+
+        Those of the step before are forgotten: whoever goes on behind them reads wrong rows.
+        """
+        for seq, first in self._void.items():
+            if seq in self._pasts:
+                past = self._pasts[seq]
+                for group in past.groups:
+                    group.cut(max(0, first - past.dropped))
+        self._void = void
 
     def rewind(self, seq: Sequence, start: int) -> None:
         """``seq`` goes on from token ``start``: later ones are forgotten, earlier ones are known.

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import typer
 
+from workloads.errors import InputError
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the command to ``app``."""
@@ -22,6 +24,7 @@ def report(
 ) -> None:
     """Make all pictures and pages of stored results (of a sweep: print its tables, too)."""
     from kvlab.study.reporting import ensure_page_fits, print_sweep, write_report
+    from reports.sweep import INDEX as SWEEP
     from reports.sweep import Sweep
     from reports.write import INDEX, ensure_comparison_fits, read_comparison, write_comparison
 
@@ -30,6 +33,10 @@ def report(
         ensure_comparison_fits(where)
         write_comparison(read_comparison(directory), where)
         page = where / "report.html"
+    elif not (directory / SWEEP).is_file():
+        raise InputError(
+            f"{directory}: expected what kvlab sweep --out or kvlab compare --out has written"
+        )
     else:
         stored = Sweep.load(directory)
         ensure_page_fits(where, "report")

@@ -108,7 +108,9 @@ class Study(Comparison):
         return study
 
     def _check(self) -> None:
-        axes = self.axes()
+        axes, seeds = self.axes(), self.seeds_listed()
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise InputError("seeds: expected at least one, and each once")
         _one_of("compared", self.compared_axis(), (axis.name for axis in axes))
         for name in self.metrics:
             _one_of("metrics", name, metric_names())

@@ -159,6 +159,8 @@ def outcomes(tasks: Mapping[str, Task], jobs: int) -> Generator[tuple[str, Outco
     """Run tasks in parallel; name and outcome of each, in the order in which they end."""
     from joblib import Parallel, delayed
 
+    if jobs == 0:
+        raise InputError("--jobs: expected a number of processes, or -1 for one a core")
     # One at a time: with batches, finished points would wait for unfinished ones.
     parallel = Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
     here = os.getpid(), code_digest()

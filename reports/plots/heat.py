@@ -13,7 +13,15 @@ from matplotlib.ticker import NullFormatter
 
 from reports.plots.axes import Values
 from reports.plots.curves import spreads_widely
-from reports.plots.tidy import Places, label_with_unit, named, points_of, series_of, shown_metric
+from reports.plots.tidy import (
+    Places,
+    axis_name,
+    label_with_unit,
+    named,
+    points_of,
+    series_of,
+    shown_metric,
+)
 from reports.style import label_of
 
 if TYPE_CHECKING:
@@ -45,11 +53,11 @@ def draw(frame: pd.DataFrame, x: str, y: str, name: str, by: str | None = None) 
     for axes in list(grid.flat)[len(maps) :]:
         axes.remove()
     for axes in grid[:, 0]:
-        axes.set_ylabel(y.replace("_", " "))
+        axes.set_ylabel(axis_name(y))
     for column in range(columns):
         lowest = [axes for axes in grid[:, column] if axes.figure is not None][-1]
         lowest.tick_params(labelbottom=True)
-        lowest.set_xlabel(x.replace("_", " "))
+        lowest.set_xlabel(axis_name(x))
     bar = figure.colorbar(image, ax=figure.axes, shrink=0.8, pad=0.02)
     bar.set_label(label_with_unit(shown_metric(name)))
     bar.ax.yaxis.set_major_formatter("{x:,g}")

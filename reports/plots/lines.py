@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from matplotlib.figure import Figure
 
 from reports.plots.curves import Curve, Limit, Scale, figure_of_curves, spreads_widely
-from reports.plots.tidy import Places, label_with_unit, named, points_of, series_of, shown_metric
+from reports.plots.tidy import (
+    Places,
+    axis_name,
+    label_with_unit,
+    named,
+    points_of,
+    series_of,
+    shown_metric,
+)
 from reports.style import looks_of
 
 if TYPE_CHECKING:
@@ -53,7 +61,7 @@ def draw(
     is_log = spreads_widely([*heights, *(limit.at for limit in limits)])
     few = not places.are_numbers or len(places.labels) <= 12
     along = Scale(
-        x.replace("_", " "),
+        axis_name(x),
         "log2" if log_x and places.are_numbers else "linear",
         places.at if few else (),
         places.labels if few else (),

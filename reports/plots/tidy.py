@@ -54,6 +54,11 @@ def shown_metric(name: str) -> Metric:
     return Metric(name, name.replace("_", " "), "", "neither", "")
 
 
+def axis_name(axis: str) -> str:
+    """An axis of a sweep as figures name it: without the table that its field is in."""
+    return axis.rpartition(".")[2].replace("_", " ")
+
+
 def factor_of(shown: Metric) -> float:
     """What stored values are multiplied with for a figure, where shares are per cents."""
     return 100.0 if shown.kind == "share" else shown.scale
@@ -77,7 +82,7 @@ def named(label: str, by: str | None) -> str:
     """A label with its axis where it is a number, which says nothing alone."""
     if by is None or not label.replace(".", "").isdigit():
         return label
-    return f"{by.rpartition('.')[2].replace('_', ' ')} {label}"
+    return f"{axis_name(by)} {label}"
 
 
 def points_of(frame: pd.DataFrame, x: str, name: str, places: Places) -> list[Point]:

@@ -56,6 +56,10 @@ class Table(TimeModel):
                 f"table: {budget.model.name} has layers of the kinds {', '.join(kinds)}, "
                 "a layerwise profile knows full attention only"
             )
+        if any(layer.feed_forward and layer.feed_forward.experts for layer in budget.model.layers):
+            raise InputError(
+                f"table: {budget.model.name} has experts, a layerwise profile knows none"
+            )
         unsplit = unsplit_from(hardware, groups[0], costs.ring.ranks, costs.graph_sizes)
         self.hardware = hardware
         self.profile = profile if unsplit is None else profile.with_other_kernel(unsplit)

@@ -1,4 +1,4 @@
-"""Drafts on real rows: what is wrong is seen, and what llama.cpp's windows make of small ubatches."""
+"""Drafts on real rows: what is wrong is seen, and what llama.cpp's windows do in small ubatches."""
 
 from dataclasses import replace
 

@@ -97,6 +97,8 @@ def test_report_makes_the_files_of_a_comparison_again(tmp_path):
     (tmp_path / "a" / "report.html").write_text("damaged")
     assert kvlab("report", tmp_path / "a").exit_code == 0
     assert (tmp_path / "a" / "report.html").read_bytes() == files[Path("report.html")]
+    refused = kvlab("report", tmp_path / "a" / "paged")
+    assert "expected what kvlab sweep --out or kvlab compare --out" in str(refused.exception)
     (tmp_path / "mine.txt").write_text("mine")
     refused = kvlab("report", tmp_path / "a", "--out", tmp_path)
     assert "did not write there" in str(refused.exception)

@@ -109,6 +109,8 @@ def test_a_trace_has_nothing_to_draw_and_gets_one_run(tmp_path):
         ({"capacity": {"low": 1, "high": 2}, "grid": {"rate": [1]}}, "rate cannot be an axis"),
         ({"metrics": ["goodput"]}, "did you mean 'goodput_rps'"),
         ({"metrics": []}, "metrics: "),
+        ({"seeds": [3, 4, 3]}, "seeds: expected at least one, and each once"),
+        ({"seeds": []}, "seeds: expected at least one, and each once"),
         ({"tolerances": {"ttft.p99": 0.1}}, "did you mean 'ttft_s.p99'"),
         ({"compared": "polcy"}, "did you mean 'policy'"),
         ({"grid": {"kv_tokns": [1]}}, "did you mean 'kv_tokens'"),

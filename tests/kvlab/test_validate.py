@@ -106,6 +106,7 @@ def test_what_cannot_be_known_is_asked_for(tmp_path):
     assert any("PCIe 5.0" in note for note in settings.notes)
     for kwargs, complaint in (
         ({"data_parallel_size": 2}, "only runs of one engine"),
+        ({"speculative_config": {"method": "ngram"}}, "runs with drafts"),
         ({"tensor_parallel_size": 2}, "expected link_bw"),
     ):
         with pytest.raises(InputError, match=complaint):
@@ -129,6 +130,44 @@ def test_a_measured_run_is_predicted():
                 allowed = 3.5  # see docs/validation.md
             assert abs(each["diff_percent"]) <= allowed, (metric, name)
     assert both.simulated.output_rate == pytest.approx(both.measured.output_rate, rel=0.01)
+
+
+def test_switches_that_were_asked_for_or_resolved(tmp_path):
+    settings = settings_of(write(tmp_path))
+    assert settings.prefix_cache and settings.chunked_prefill
+    off = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
+    settings = settings_of(write(tmp_path, META | {"engine_kwargs": META["engine_kwargs"] | off}))
+    assert not settings.prefix_cache and not settings.chunked_prefill
+    resolved = {
+        "cache_config": {"enable_prefix_caching": False},
+        "scheduler_config": {"enable_chunked_prefill": False},
+        "parallel_config": {"data_parallel_size": 2},
+    }
+    with pytest.raises(InputError, match="data_parallel_size 2"):
+        settings_of(write(tmp_path, META | {"resolved_config": resolved}))
+    del resolved["parallel_config"]
+    settings = settings_of(write(tmp_path, META | {"resolved_config": resolved}))
+    assert not settings.prefix_cache and not settings.chunked_prefill
+
+
+@with_run
+def test_a_model_with_experts_is_refused(tmp_path):
+    config = {
+        **json.loads((RUN / "model_config.json").read_text()),
+        "architectures": ["Qwen3MoeForCausalLM"],
+        "model_type": "qwen3_moe",
+        "num_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 768,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+    }
+    for path in RUN.iterdir():
+        if path.name != "model_config.json":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "model_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="has experts"):
+        validate(tmp_path)
 
 
 @with_run
