@@ -15,12 +15,15 @@ test: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/kvlab bench
 
-# kvlab with what every event goes through compiled by mypyc, in an environment of its own. It has
-# to be made anew when the code changes.
+# kvlab with what every event goes through compiled by mypyc, in an environment of its own, to be
+# made anew when the code changes. Built from an archive, so that no libraries lie beside the sources.
 compiled:
+	rm -rf build/compiled
 	$(PYTHON) -m venv .venv-compiled
+	.venv-compiled/bin/python -m pip install --quiet --disable-pip-version-check hatchling
+	.venv-compiled/bin/python -m hatchling build --target sdist --directory build/compiled
 	HATCH_BUILD_HOOKS_ENABLE=1 .venv-compiled/bin/python -m pip install --quiet \
-	  --disable-pip-version-check --force-reinstall .
+	  --disable-pip-version-check --force-reinstall build/compiled/*.tar.gz
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
