@@ -15,7 +15,7 @@ from backends.arrays import BACKENDS, backend_of
 from backends.calibrate.prefill import AUTO, PREFILLS
 from backends.calibrate.run import Request, calibrate
 from backends.verification.scenarios import scenarios_of
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from workloads.errors import InputError
 
 POLICIES = {

@@ -24,7 +24,7 @@ from backends.calibrate.timing import Effort, Work, timed
 from backends.decode import decode
 from backends.references import reference_seconds
 from sim.model import ModelSpec
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.timing import terms
 from workloads.errors import InputError
 

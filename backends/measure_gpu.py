@@ -28,7 +28,7 @@ from backends.calibrate.prefill import AUTO, PREFILLS
 from backends.calibrate.run import Request, calibrate
 from backends.ceilings import error_lines, reaches
 from backends.verification.scenarios import scenarios_of
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from workloads.errors import InputError
 
 MODELS = ("llama-3.1-8b", "gemma-3-12b")

@@ -14,7 +14,7 @@ from sim.budget import Budget
 from sim.hardware import hardware_of
 from sim.metrics import Objectives
 from sim.model import ModelSpec
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.sharding import shard_of
 from workloads.errors import InputError
 from workloads.registry import suggestion_for

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from sim.budget import Budget
 from sim.drafter import Drafter, DraftModel, Heads
 from sim.model import ModelSpec
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.plugins import time_model_of
 from sim.sharding import shard_of
 from sim.speculation import Speculation, constant_rates

@@ -10,7 +10,7 @@ from typing import Any
 from sim.budget import Budget
 from sim.hardware import HardwareSheet, hardware_names, hardware_of
 from sim.model import ModelSpec
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.timing.ring import ALONE, Ring
 from sim.timing.vllm_costs import VllmCosts
 from workloads.errors import InputError

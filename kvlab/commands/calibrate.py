@@ -48,7 +48,7 @@ def calibrate(
     from backends.calibrate.run import Request
     from backends.calibrate.run import calibrate as measure
     from reports.calibration import ensure_plot_fits, write_plot
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
 
     if plot is not None:
         ensure_plot_fits(plot)

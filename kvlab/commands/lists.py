@@ -84,7 +84,7 @@ def _check(name: str, seed: int) -> None:
     from sim.budget import Budget
     from sim.checking import check_policy
     from sim.errors import PolicyError
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.plugins import policy_of
     from workloads.errors import InputError
 
@@ -110,7 +110,7 @@ def _check(name: str, seed: int) -> None:
 
 def models() -> None:
     """List built-in models with the bytes that one token takes (f16)."""
-    from sim.model_files import model_names, model_of
+    from sim.model_files.lookup import model_names, model_of
 
     typer.echo(f"{'model':16} {'layers':>6} {'parameters':>11} {'K/V per token':>14}  attention")
     for name in model_names():
@@ -194,7 +194,7 @@ def _show_calibration(
 
     from reports.calibration import error_table, write_plot
     from reports.calibration_check import pair_table, pairs_of, write_pairs
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.timing.calibration import read
     from sim.timing.calibrations import calibration_path
 

@@ -46,7 +46,7 @@ def memory(
     Models with sliding windows are shown with window-sized caches (iSWA) and without.
     """
     from sim.memory import memory_report, plain_layers, tokens_that_fit
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.sharding import shard_of
 
     shape = (layers, kv_heads, head_dim)

@@ -55,7 +55,7 @@ def verify(
     """Write, move and attend over real K/V rows as policies say; exit status 1 where one errs."""
     from backends.arrays import backend_of
     from backends.verification.scenarios import Scenario, scenarios_of
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.plugins import POLICIES
     from workloads.errors import InputError
     from workloads.spec import workload_of

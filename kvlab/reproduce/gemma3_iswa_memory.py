@@ -21,7 +21,7 @@ def reproduce(data: Path | None) -> Reproduction:
     """Size both kinds of cache over contexts, for the models of the family."""
     del data
     from sim.memory import memory_report
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
 
     def mib(name: str, context: int, swa_full: bool) -> float:
         return memory_report(model_of(name), context, swa_full=swa_full).bytes / 2**20

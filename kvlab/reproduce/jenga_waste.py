@@ -99,7 +99,7 @@ def held(name: str, model: str) -> float:
     Of one sequence of the longest context, in blocks of 16 tokens, computed in chunks of 2,048.
     """
     from sim.budget import Budget
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.plugins import policy_of
     from sim.sequence import Sequence
     from workloads.request import Request

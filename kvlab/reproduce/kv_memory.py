@@ -22,7 +22,7 @@ def computations(policy: str, tokens: int) -> int:
     The first token is the prompt and every further one a step, as in the worked example.
     """
     from sim.budget import Budget
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.plugins import policy_of
     from sim.sequence import Sequence
     from sim.step import Run, Step

@@ -73,7 +73,7 @@ def _of_request(
     """Blocks in use, and blocks counted once a sequence, both summed over the steps."""
     from sim.beams import TURNOVER, Ancestry, replacements
     from sim.budget import Budget
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.policies.base import Policy
     from sim.sequence import Sequence
     from workloads.request import Request

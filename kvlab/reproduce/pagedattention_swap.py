@@ -33,7 +33,7 @@ def clock_of(copy_s: float | None = None) -> Roofline:
 
     from sim.budget import Budget
     from sim.hardware import hardware_of
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.timing.roofline import Roofline
 
     sheet = hardware_of("a100-40")

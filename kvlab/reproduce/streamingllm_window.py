@@ -30,7 +30,7 @@ A6000 = {"memory_bytes": 48 * 2**30, "memory_bandwidth": 768e9, "flops": 154.8e1
 def streamed() -> dict[str, Any]:
     """Run TOKENS tokens through `ring` with a window; the most cells, and the sinks' cells."""
     from sim.budget import Budget
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.plugins import policy_of
     from sim.sequence import Sequence
     from sim.step import Run, Step

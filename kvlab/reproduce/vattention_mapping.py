@@ -50,7 +50,7 @@ def waste_of(block: int, seed: int = 0) -> float:
     import numpy as np
 
     from sim.budget import Budget
-    from sim.model_files import model_of
+    from sim.model_files.lookup import model_of
     from sim.plugins import policy_of
     from sim.sequence import Sequence
     from workloads.lengths import SHAREGPT_OUTPUT, SHAREGPT_PROMPT

@@ -17,7 +17,7 @@ from backends.calibrate.timing import Effort, timed
 from backends.verification.models import checking_model
 from sim.budget import Budget
 from sim.hardware import hardware_of
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.step import Reads, Work
 from sim.timing.calibration import Calibration
 from workloads.errors import InputError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sim.memory import memory_report
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 
 pytest.importorskip("xllamacpp", reason="llama.cpp is not installed (extra: conformance)")
 gguf = pytest.importorskip("gguf", reason="gguf is not installed (extra: conformance)")

@@ -14,7 +14,7 @@ from backends.runs import runs_of
 from backends.shape import RowShape, shape_of
 from backends.store import KVStore
 from sim.dtypes import kv_type
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from workloads.errors import InputError
 
 ROW = RowShape(2, 64, 32)

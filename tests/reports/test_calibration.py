@@ -14,7 +14,7 @@ from reports.calibration import error_table, write_plot
 from reports.calibration_check import pairs_of, write_pairs
 from reports.plots.calibration import draw
 from reports.style import figure_style
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.timing import calibrations
 from sim.timing.attention_tables import DECODE, PREFILL
 from sim.timing.calibrations import calibration_path

@@ -12,7 +12,7 @@ import pytest
 
 from sim.budget import Budget
 from sim.hardware import hardware_of
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.step import Reads, Work
 from sim.timing.attention_tables import DECODE, PREFILL, AttentionTables
 from sim.timing.roofline import Roofline

@@ -16,7 +16,7 @@ from sim.dtypes import kv_type
 from sim.layers import AttentionSpec, LayerSpec
 from sim.llamacpp.sizes import ContextParams, sizes_of, swa_cells
 from sim.memory import memory_report, plain_layers, tokens_that_fit
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from workloads.errors import InputError
 
 MIB = 1 << 20

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sim.model import AttentionSpec, FeedForwardSpec, LayerSpec, ModelSpec, StateSpec
-from sim.model_files import model_names, model_of
+from sim.model_files.lookup import model_names, model_of
 from workloads.errors import InputError
 
 PUBLISHED = {

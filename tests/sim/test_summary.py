@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sim.budget import Budget
 from sim.checking import CheckedRun
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.plugins import policy_of
 from sim.sequence import Sequence
 from sim.step import Run, Step

@@ -9,7 +9,7 @@ from sim.budget import Budget
 from sim.hardware import hardware_of
 from sim.layers import AttentionSpec, FeedForwardSpec, LayerSpec
 from sim.model import ModelSpec
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.plugins import time_model_of
 from sim.sharding import all_reduces_of, shard_of
 from sim.state import StateSpec

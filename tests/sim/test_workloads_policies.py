@@ -12,7 +12,7 @@ import pytest
 from sim.budget import Budget
 from sim.checking import CheckedRun
 from sim.metrics import request_columns
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.plugins import POLICIES, policy_of, scheduler_of
 from sim.policies.base import Policy
 from sim.simulation import Simulation

@@ -14,7 +14,7 @@ from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts, Pl
 from sim.cluster.tiered import TieredPaged
 from sim.cluster.tiers import Pools, TierPlan, Tiers
 from sim.metrics import request_columns, timeline_columns
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.plugins import scheduler_of
 from sim.policies.paged import Paged
 from sim.timing.base import TimeModel

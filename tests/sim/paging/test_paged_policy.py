@@ -14,7 +14,7 @@ from sim.budget import Budget
 from sim.errors import UnsupportedOperation
 from sim.layers import AttentionSpec, LayerSpec
 from sim.model import ModelSpec
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.paging.spec import layout_of
 from sim.policies.base import Usage
 from sim.policies.paged import Paged

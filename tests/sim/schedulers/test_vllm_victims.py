@@ -6,7 +6,7 @@ from kvlab.config import RunConfig
 from kvlab.running import run
 from reports.metrics import VOLATILE
 from sim.budget import Budget
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from sim.plugins import policy_of, scheduler_of
 from sim.sequence import Sequence
 from workloads.errors import InputError

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sim.hf_attention import FULL, FeedForwardOf, attention, latent, layer_kinds
-from sim.hf_feed_forward import gated, granite_experts, routed
-from sim.hf_fields import Fields
 from sim.layers import FeedForwardSpec, LayerSpec
+from sim.model_files.hf_attention import FULL, FeedForwardOf, attention, latent, layer_kinds
+from sim.model_files.hf_feed_forward import gated, granite_experts, routed
+from sim.model_files.hf_fields import Fields
 from sim.state import StateSpec
 from workloads.errors import InputError
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sim.hf_fields import Fields
 from sim.layers import FeedForwardSpec
+from sim.model_files.hf_fields import Fields
 
 
 def gated(f: Fields, layer: int) -> FeedForwardSpec:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from sim.budget import Budget
-from sim.gguf_file import GGUFHeader, TensorInfo
-from sim.gguf_model import model_from_header
 from sim.hardware import hardware_of
 from sim.layers import AttentionSpec, LayerSpec
 from sim.model import ModelSpec
-from sim.model_files import model_of
+from sim.model_files.gguf_file import GGUFHeader, TensorInfo
+from sim.model_files.gguf_model import model_from_header
+from sim.model_files.lookup import model_of
 from sim.plugins import policy_of
 from sim.sharding import shard_of
 from sim.step import Reads, Work

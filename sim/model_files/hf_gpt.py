@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sim.hf_fields import Fields
 from sim.layers import AttentionSpec, FeedForwardSpec, LayerSpec
+from sim.model_files.hf_fields import Fields
 
 GPT_NAMES = {
     "hidden_size": "n_embd",

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from sim.hf_attention import FULL, SLIDING, attention, every_nth_full, layer_kinds
-from sim.hf_fields import Fields
 from sim.layers import FeedForwardSpec, LayerSpec
+from sim.model_files.hf_attention import FULL, SLIDING, attention, every_nth_full, layer_kinds
+from sim.model_files.hf_fields import Fields
 from workloads.errors import InputError
 
 GEMMA3N_DEFAULTS = {

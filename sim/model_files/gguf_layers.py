@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from sim.checks import require_between
-from sim.gguf_file import TensorInfo
-from sim.hf_fields import Fields
-from sim.hf_gemma import streams_of, with_ends
 from sim.layers import MAX_LAYERS, AttentionSpec, FeedForwardSpec, LayerSpec
+from sim.model_files.gguf_file import TensorInfo
+from sim.model_files.hf_fields import Fields
+from sim.model_files.hf_gemma import streams_of, with_ends
 from sim.state import StateSpec
 from workloads.errors import InputError
 

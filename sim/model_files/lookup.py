@@ -23,17 +23,17 @@ from pathlib import Path
 from typing import Any
 
 from sim.checks import require_between
-from sim.gguf_file import is_gguf
-from sim.gguf_model import model_from_gguf_file
-from sim.hf_config import model_from_config_file
 from sim.layers import MAX_LAYERS, AttentionSpec, FeedForwardSpec, LayerSpec
 from sim.model import NO_LIMIT, ModelSpec
+from sim.model_files.gguf_file import is_gguf
+from sim.model_files.gguf_model import model_from_gguf_file
+from sim.model_files.hf_config import model_from_config_file
 from sim.state import StateSpec
 from sim.tables import Table, instance_of, read_toml, refuse_unknown, subtable
 from workloads.errors import InputError
 from workloads.registry import suggestion_for
 
-_BUILT_IN = Path(__file__).parent / "models"
+_BUILT_IN = Path(__file__).parent.parent / "models"
 _PARTS: dict[str, type[Any]] = {
     "attention": AttentionSpec,
     "state": StateSpec,

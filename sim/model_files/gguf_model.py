@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sim.gguf_file import TENSOR_TYPES, GGUFHeader, Strings, read_header
-from sim.gguf_layers import layers_of, unread_of
-from sim.hf_fields import Fields
 from sim.layers import LayerSpec
 from sim.model import NO_LIMIT, ModelSpec
+from sim.model_files.gguf_file import TENSOR_TYPES, GGUFHeader, Strings, read_header
+from sim.model_files.gguf_layers import layers_of, unread_of
+from sim.model_files.hf_fields import Fields
 from workloads.errors import InputError
 
 _TIED = (

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from sim.hf_config import FAMILIES
 from sim.model import ModelSpec
-from sim.model_files import model_names, model_of
+from sim.model_files.hf_config import FAMILIES
+from sim.model_files.lookup import model_names, model_of
 from workloads.errors import InputError
 
 CASES: dict[str, dict[str, Any]] = json.loads(

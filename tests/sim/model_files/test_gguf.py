@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from sim.gguf_file import TENSOR_TYPES, GGUFHeader, TensorInfo, read_header
-from sim.gguf_model import model_from_header
 from sim.memory import memory_report
 from sim.model import ModelSpec
-from sim.model_files import model_of
+from sim.model_files.gguf_file import TENSOR_TYPES, GGUFHeader, TensorInfo, read_header
+from sim.model_files.gguf_model import model_from_header
+from sim.model_files.lookup import model_of
 from workloads.errors import InputError
 
 gguf = pytest.importorskip("gguf")
 
-SHARED = Path(os.environ.get("KVLAB_SHARED", Path(__file__).parents[3] / "shared"))
+SHARED = Path(os.environ.get("KVLAB_SHARED", Path(__file__).parents[4] / "shared"))
 LOGGED = SHARED / "conformance" / "llamacpp" / "memsize.jsonl.gz"
 
 

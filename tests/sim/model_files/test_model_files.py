@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sim.model_files import model_of
+from sim.model_files.lookup import model_of
 from workloads.errors import InputError
 
 GOOD = """

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sim import hf_attention as attention
-from sim import hf_feed_forward as feed_forward
-from sim import hf_gemma as gemma
-from sim import hf_gpt as gpt
-from sim import hf_state as state
-from sim.hf_fields import Fields, read_fields
 from sim.layers import LayerSpec
 from sim.model import NO_LIMIT, ModelSpec
+from sim.model_files import hf_attention as attention
+from sim.model_files import hf_feed_forward as feed_forward
+from sim.model_files import hf_gemma as gemma
+from sim.model_files import hf_gpt as gpt
+from sim.model_files import hf_state as state
+from sim.model_files.hf_fields import Fields, read_fields
 from workloads.errors import InputError
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from sim.hf_feed_forward import gated, late_experts
-from sim.hf_fields import Fields
 from sim.layers import CROSS, AttentionSpec, FeedForwardSpec, LayerSpec
+from sim.model_files.hf_feed_forward import gated, late_experts
+from sim.model_files.hf_fields import Fields
 from workloads.errors import InputError
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"

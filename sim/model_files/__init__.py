@@ -1,0 +1,1 @@
+"""Models from files: TOML, Hugging Face configurations, GGUF headers."""
