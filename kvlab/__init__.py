@@ -20,7 +20,9 @@ from kvlab.siblings import shadowed
 if TYPE_CHECKING:
     from kvlab.api import ComparisonResult, compare
     from sim.budget import Budget
-    from sim.policies.base import DecodeRun, Policy, Usage
+    from sim.decode_run import DecodeRun
+    from sim.policies.base import Policy
+    from sim.usage import Usage
     from workloads.errors import InputError
     from workloads.request import Request, Traffic, Workload
 
@@ -29,12 +31,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "Budget": "sim.budget",
     "ComparisonResult": "kvlab.api",
-    "DecodeRun": "sim.policies.base",
+    "DecodeRun": "sim.decode_run",
     "InputError": "workloads.errors",
     "Policy": "sim.policies.base",
     "Request": "workloads.request",
     "Traffic": "workloads.request",
-    "Usage": "sim.policies.base",
+    "Usage": "sim.usage",
     "Workload": "workloads.request",
     "compare": "kvlab.api",
 }

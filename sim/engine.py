@@ -16,10 +16,11 @@ import simpy
 from simpy.events import Event
 
 from sim.clock import FOREVER, to_seconds, to_ticks
+from sim.decode_run import DecodeRun
 from sim.forking import Forking, sequences_of
 from sim.instant import Turn
 from sim.link import HostLink
-from sim.policies.base import DecodeRun, HandedOver, Policy
+from sim.policies.base import HandedOver, Policy
 from sim.pricing import Priced, priced
 from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler

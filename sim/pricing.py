@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.clock import ticks_of, to_ticks
-from sim.policies.base import DecodeRun, Stretch
+from sim.decode_run import DecodeRun, Stretch
 from sim.sequence import Sequence
 from sim.step import Reads, Work
 from sim.step_log import Spans, duration_of

@@ -16,7 +16,8 @@ import numpy as np
 
 from sim.clock import to_seconds
 from sim.compiled import mypyc_attr
-from sim.policies.base import PARTS, DecodeRun, Policy, Usage, counts_of
+from sim.decode_run import DecodeRun
+from sim.policies.base import Policy
 from sim.pricing import Priced
 from sim.samples import Samples
 from sim.scanned import Scanned
@@ -26,6 +27,7 @@ from sim.sequence import Sequence, Status
 from sim.step import Copy, Count, Placement, Run, Step
 from sim.step_log import StepLog
 from sim.stretches import StretchTable
+from sim.usage import PARTS, Usage, counts_of
 from workloads.request import Request
 
 FLOATS = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")

@@ -8,7 +8,8 @@ import numpy as np
 
 from sim.clock import FOREVER, to_seconds, to_ticks
 from sim.errors import UnsupportedOperation
-from sim.policies.base import Policy, Usage
+from sim.policies.base import Policy
+from sim.usage import Usage
 
 MOST_ROWS = 512
 FIRST_INTERVAL = to_ticks(1 / 64)

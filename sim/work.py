@@ -6,7 +6,7 @@ from collections.abc import Sequence as SequenceOf
 
 import numpy as np
 
-from sim.policies.base import DecodeRun
+from sim.decode_run import DecodeRun
 from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence

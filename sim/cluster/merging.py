@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from typing import Any, NamedTuple
 
-from sim.policies.base import Usage
 from sim.recorder import Recorder
 from sim.samples import MOST_ROWS
+from sim.usage import Usage
 
 _SUMMED = ("preemptions", "recomputed_tokens")
 

@@ -13,10 +13,10 @@ from sim.paging.groups import Group
 from sim.paging.manager import BlockManager, Holding
 from sim.paging.occupancy import Occupancy, final_length
 from sim.paging.sums import Ints, entered, floors
-from sim.policies.base import Usage
 from sim.reads import attended_in_run
 from sim.sequence import Sequence
 from sim.step import Count
+from sim.usage import Usage
 
 
 class _Kind(NamedTuple):

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from sim.decode_run import DecodeRun, Stretch
 from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Occupancy, Totals
 from sim.paging.run import Due
-from sim.policies.base import DecodeRun, Stretch, Usage, counts_of
 from sim.schedulers.calendar import Ranked
 from sim.sequence import Sequence
 from sim.step import Reads
 from sim.step_log import Spans
+from sim.usage import Usage, counts_of
 
 
 class GrowingRun(DecodeRun):

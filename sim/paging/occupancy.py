@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from sim.paging.groups import Group, Table
 from sim.paging.manager import BlockManager, Holding
-from sim.policies.base import Usage
 from sim.sequence import Sequence
 from sim.step import Count
+from sim.usage import Usage
 
 
 def final_length(seq: Sequence) -> int:

@@ -10,11 +10,13 @@ from collections.abc import Callable
 from collections.abc import Sequence as SequenceOf
 from typing import Protocol
 
-from sim.policies.base import DecodeRun, Policy, Usage
+from sim.decode_run import DecodeRun
+from sim.policies.base import Policy
 from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.calendar import Calendar, Ranked
 from sim.sequence import Sequence
 from sim.step import Reads
+from sim.usage import Usage
 
 
 class Due(Protocol):

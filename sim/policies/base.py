@@ -17,71 +17,22 @@ has a default that is right for a policy without sharing, and slow but exact for
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sim.budget import Budget
 from sim.compiled import mypyc_attr
+from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError, UnsupportedOperation
 from sim.model import LayerGroup
 from sim.policies.no_options import NoOptions
 from sim.policies.sequence_ops import SequenceOperations
 from sim.reads import exact_reads
 from sim.sequence import Sequence
-from sim.step import Cells, Copy, Count, Placement, Reads, Shift, Step
-from sim.step_log import Spans
+from sim.step import Cells, Copy, Placement, Reads, Shift, Step
+from sim.usage import Usage
 from workloads.errors import InputError
-
-
-@dataclass(slots=True)
-class Usage:
-    """How the cells of one of a policy's caches are used at one moment. All counts are cells.
-
-    A policy lays out one cache for all layers (`ring`), one a layer group (`iswa`), or one pool
-    that the layer groups share (`paged`); `Policy.cache_of` says which cache serves a group.
-
-    ``capacity == live + reserved + internal + free`` always holds.
-
-    live: hold a token that some sequence can still attend to (a shared cell counts once).
-    reserved: set aside for tokens that will come.
-    internal: set aside and never used, or dead (masked for good, not yet given back).
-    free: to be had. external: the part of ``free`` that a request cannot get for want of one run.
-    shared: the part of ``live`` with more than one owner.
-    cell_bytes: K and V of one cell, over all layers that the cache serves.
-    In the plan of a decode run every count is an array over its steps (or one number for all).
-    """
-
-    capacity: int
-    live: Count
-    reserved: Count
-    internal: Count
-    free: Count
-    external: Count
-    shared: Count
-    cell_bytes: int
-
-
-PARTS = ("live", "reserved", "internal", "free", "external", "shared")
-
-
-def counts_of(part: Usage) -> tuple[Any, ...]:
-    """The counts that change, in the order of `PARTS`."""
-    return part.live, part.reserved, part.internal, part.free, part.external, part.shared
-
-
-class Stretch(NamedTuple):
-    """Steps of a decode run, one after the other, in which attention loads the same.
-
-    reads: of each of them per layer group, in numbers; pairs may rise, and are those of the last.
-    """
-
-    steps: int
-    reads: tuple[Reads, ...]
 
 
 class HandedOver(NamedTuple):
@@ -92,102 +43,6 @@ class HandedOver(NamedTuple):
 
     state: Any
     bytes: int
-
-
-@mypyc_attr(allow_interpreted_subclasses=True)
-class DecodeRun(ABC):
-    """A plan for up to ``steps`` decode steps of the same sequences, one token each a step.
-
-    What it loads and how it uses the caches is found out when somebody asks, for all steps at
-    once, and from the caches as they are before the plan is applied.
-
-    steps: that find room; at least 1. tokens: computed by each step where it is not one a sequence
-    (see `Placement.runs`). passes: forward passes of each step (see `Placement.passes`).
-    """
-
-    def __init__(self, steps: int, tokens: Count | None = None, passes: int = 1) -> None:
-        self.steps = steps
-        self.tokens = tokens
-        self.passes = passes
-        self._applied = False
-        self._reads: tuple[Reads, ...] | None = None
-        self._usage: tuple[Usage, ...] | None = None
-
-    @property
-    def reads(self) -> tuple[Reads, ...]:
-        """Per layer group, arrays over ``steps``."""
-        if self._reads is None:
-            self._check_unapplied()
-            self._reads = self._foreseen_reads()
-        return self._reads
-
-    @property
-    def usage(self) -> tuple[Usage, ...]:
-        """Per cache, as `Policy.usage` would answer during each of the steps."""
-        if self._usage is None:
-            self._check_unapplied()
-            self._usage = self._foreseen_usage()
-        return self._usage
-
-    def _check_unapplied(self) -> None:
-        if self._applied:
-            raise IntegrityError("a plan was looked at for the first time after it was applied")
-
-    def apply(self, steps: int) -> None:
-        """Do the first ``steps`` steps (at most ``self.steps``). A plan is applied once."""
-        if self._adds_up_usage():
-            _ = self.usage
-        self._applied = True
-        self._apply(steps)
-
-    @abstractmethod
-    def _foreseen_reads(self) -> tuple[Reads, ...]:
-        """`reads`, from the caches as they are now."""
-
-    @abstractmethod
-    def _foreseen_usage(self) -> tuple[Usage, ...]:
-        """`usage`, from the caches as they are now."""
-
-    @abstractmethod
-    def _apply(self, steps: int) -> None:
-        """`apply`, told once."""
-
-    def _adds_up_usage(self) -> bool:
-        """Whether `occupied` will want `usage`, which has to be made before the plan is applied."""
-        return True
-
-    def stretches(self) -> Iterator[Stretch] | None:
-        """The same as `reads`, as stretches of steps that load the same; None if they differ.
-
-        To be asked before the plan is applied.
-        """
-        return None
-
-    def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
-        """How the caches were used during the steps taken, which had these durations.
-
-        Per cache the sums over all steps of count x ticks, in the order of `PARTS`; and the most
-        bytes that were live in all caches together. To be asked after the plan was applied.
-        """
-        ticks = np.array([t for n, t in spans for _ in range(n)], dtype=np.int64)
-        duration = int(ticks.sum())
-        totals = [
-            tuple(_integral(count, ticks, duration) for count in counts_of(part))
-            for part in self.usage
-        ]
-        live: Count = 0
-        for part in self.usage:
-            count = part.live
-            live = live + (count[: len(ticks)] if isinstance(count, np.ndarray) else count) * (
-                part.cell_bytes
-            )
-        return totals, int(live.max() if isinstance(live, np.ndarray) else live)
-
-
-def _integral(count: Count, ticks: NDArray[np.int64], duration: int) -> int:
-    if isinstance(count, np.ndarray):
-        return int(count[: len(ticks)] @ ticks)
-    return count * duration
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

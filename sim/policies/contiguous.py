@@ -16,13 +16,15 @@ from typing import Literal
 import numpy as np
 
 from sim.budget import Budget
+from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
-from sim.policies.base import DecodeRun, Policy, Usage
+from sim.policies.base import Policy
 from sim.policies.contiguous_ops import ContiguousOperations, Slot
 from sim.policies.freelist import BuddyList, FitList, FreeList
 from sim.reads import exact_reads_of_run
 from sim.sequence import Sequence
 from sim.step import Cells, Copy, Reads
+from sim.usage import Usage
 from workloads.errors import InputError
 from workloads.plugins import option
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sim.budget import Budget
+from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
 from sim.llamacpp.batch import Batch, Refusal
 from sim.llamacpp.cells import EMPTY, SHARED
@@ -27,7 +28,7 @@ from sim.llamacpp.search import largest_free_run
 from sim.llamacpp.sizes import MAX_SEQ, ContextParams
 from sim.llamacpp.state import SavedState
 from sim.llamacpp.ubatch import split_singles
-from sim.policies.base import DecodeRun, HandedOver, Usage
+from sim.policies.base import HandedOver
 from sim.policies.llamacpp_geometry import largest_context
 from sim.policies.llamacpp_ops import LlamaOperations
 from sim.policies.llamacpp_pending import Owed, Served
@@ -36,6 +37,7 @@ from sim.policies.llamacpp_run import LlamaRun, Outlook, n_kv_of_run, usage_of_r
 from sim.policies.llamacpp_usage import dead_cells, dead_of, usage_of_cells, usage_of_states
 from sim.sequence import Sequence
 from sim.step import Cells, Placement, Step
+from sim.usage import Usage
 from workloads.errors import InputError
 
 CACHE_NAMES = {"kv": "all layers", "base": "full attention", "swa": "sliding window"}

@@ -8,14 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sim.decode_run import DecodeRun, Stretch
 from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.decode_run import DecodeRun as CellRun
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.sizes import CELL_PAD, padded
-from sim.policies.base import PARTS, DecodeRun, Stretch, Usage, counts_of
 from sim.policies.llamacpp_usage import Ints, seen_by_next
 from sim.step import Count, Reads
 from sim.step_log import Spans
+from sim.usage import PARTS, Usage, counts_of
 
 
 class Outlook(NamedTuple):

@@ -9,7 +9,7 @@ from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.recurrent import RecurrentCache
 from sim.llamacpp.search import limits_of, usable
-from sim.policies.base import Usage
+from sim.usage import Usage
 
 Ints = NDArray[np.int64]
 

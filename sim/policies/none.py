@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.budget import Budget
-from sim.policies.base import DecodeRun, Policy, Usage
+from sim.decode_run import DecodeRun
+from sim.policies.base import Policy
 from sim.reads import exact_reads, pairs_before
 from sim.sequence import Sequence
 from sim.step import Count, Placement, Reads, Run, Step
+from sim.usage import Usage
 
 
 class NoCache(Policy):

@@ -17,6 +17,7 @@ import numpy as np
 
 from sim.budget import Budget
 from sim.compiled import mypyc_attr
+from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
 from sim.paging.coordinator import Hit
 from sim.paging.forecast import Forecast
@@ -28,12 +29,12 @@ from sim.paging.owners import owners_of
 from sim.paging.reads import reads_of_run, reads_of_step
 from sim.paging.run import PagedRun, due_in
 from sim.paging.spec import Layout, layout_of
-from sim.policies.base import DecodeRun, Usage
 from sim.policies.paged_ops import PagedOperations
 from sim.policies.paged_options import PagedOptions
 from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Placement, Reads, Step
+from sim.usage import Usage
 from workloads.errors import InputError
 
 

@@ -20,7 +20,7 @@ from sim.paging.occupancy import final_length
 from sim.paging.reads import reads_of_run, reads_of_step
 from sim.paging.run import due_in
 from sim.paging.spec import GroupSpec, Layout
-from sim.policies.base import Policy, Usage
+from sim.policies.base import Policy
 from sim.policies.radix_run import RadixRun, pages_begun, surplus_found
 from sim.radix.holding import Holding
 from sim.radix.layout import manager_of, pools_of
@@ -29,6 +29,7 @@ from sim.radix.windows import Drop, WindowCounts
 from sim.reads import attended_in_run
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Count, Placement, Reads, Step
+from sim.usage import Usage
 from workloads.errors import InputError
 from workloads.plugins import option
 

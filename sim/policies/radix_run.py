@@ -9,13 +9,14 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
 from sim.paging.run import Due
-from sim.policies.base import PARTS, DecodeRun, Usage, counts_of
 from sim.radix.manager import RadixManager
 from sim.sequence import Sequence
 from sim.step import Reads
 from sim.step_log import Spans
+from sim.usage import PARTS, Usage, counts_of
 
 Ints = NDArray[np.int64]
 

@@ -19,11 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.budget import Budget
+from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
-from sim.policies.base import DecodeRun, HandedOver, Policy, Usage
+from sim.policies.base import HandedOver, Policy
 from sim.policies.summary_reads import reads_of, reads_of_run
 from sim.sequence import Sequence
 from sim.step import Cells, Copy, Placement, Reads, Step
+from sim.usage import Usage
 from workloads.errors import InputError
 from workloads.plugins import option
 

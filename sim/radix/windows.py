@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.policies.base import Usage
 from sim.radix.holding import Holding
 from sim.radix.manager import RadixManager
 from sim.radix.paired_pool import NO_PAGE, PairedPool
 from sim.radix.windowed_tree import WindowedTree
 from sim.step import Cells
+from sim.usage import Usage
 
 FREE = -1
 

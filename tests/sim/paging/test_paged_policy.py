@@ -16,11 +16,11 @@ from sim.layers import AttentionSpec, LayerSpec
 from sim.model import ModelSpec
 from sim.model_files.lookup import model_of
 from sim.paging.spec import layout_of
-from sim.policies.base import Usage
 from sim.policies.paged import Paged
 from sim.sequence import Sequence, Status
 from sim.state import StateSpec
 from sim.step import Run, Step
+from sim.usage import Usage
 from workloads.errors import InputError
 from workloads.request import PrefixPath, Request
 

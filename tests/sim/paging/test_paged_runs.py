@@ -15,15 +15,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sim.budget import Budget
+from sim.decode_run import DecodeRun
 from sim.layers import AttentionSpec, LayerSpec
 from sim.model import ModelSpec
 from sim.paging.spec import GroupSpec, Layout
-from sim.policies.base import DecodeRun, Usage
 from sim.policies.paged import Paged
 from sim.schedulers.vllm import VllmScheduler
 from sim.sequence import Sequence
 from sim.state import StateSpec
 from sim.step import Reads
+from sim.usage import Usage
 from workloads.request import Request
 
 LONGEST = 512

@@ -12,9 +12,10 @@ from sim.checking import CheckedRun
 from sim.layers import AttentionSpec, LayerSpec
 from sim.model import ModelSpec
 from sim.plugins import policy_of, scheduler_of
-from sim.policies.base import Policy, Usage
+from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence
+from sim.usage import Usage
 from workloads.errors import InputError
 from workloads.request import PrefixPath, Request
 

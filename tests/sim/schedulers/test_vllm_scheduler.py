@@ -10,12 +10,13 @@ import pytest
 from sim.budget import Budget
 from sim.layers import AttentionSpec, LayerSpec
 from sim.model import ModelSpec
-from sim.policies.base import Policy, Usage
+from sim.policies.base import Policy
 from sim.policies.contiguous import Contiguous
 from sim.policies.paged import Paged
 from sim.schedulers.vllm import GATE, SLOTS, SWAP, VllmScheduler
 from sim.sequence import Sequence, Status
 from sim.step import Step
+from sim.usage import Usage
 from workloads.errors import InputError
 from workloads.request import Request
 

@@ -1,0 +1,44 @@
+"""How full caches are, in numbers of cells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sim.step import Count
+
+
+@dataclass(slots=True)
+class Usage:
+    """How the cells of one of a policy's caches are used at one moment. All counts are cells.
+
+    A policy lays out one cache for all layers (`ring`), one a layer group (`iswa`), or one pool
+    that the layer groups share (`paged`); `Policy.cache_of` says which cache serves a group.
+
+    ``capacity == live + reserved + internal + free`` always holds.
+
+    live: hold a token that some sequence can still attend to (a shared cell counts once).
+    reserved: set aside for tokens that will come.
+    internal: set aside and never used, or dead (masked for good, not yet given back).
+    free: to be had. external: the part of ``free`` that a request cannot get for want of one run.
+    shared: the part of ``live`` with more than one owner.
+    cell_bytes: K and V of one cell, over all layers that the cache serves.
+    In the plan of a decode run every count is an array over its steps (or one number for all).
+    """
+
+    capacity: int
+    live: Count
+    reserved: Count
+    internal: Count
+    free: Count
+    external: Count
+    shared: Count
+    cell_bytes: int
+
+
+PARTS = ("live", "reserved", "internal", "free", "external", "shared")
+
+
+def counts_of(part: Usage) -> tuple[Any, ...]:
+    """The counts that change, in the order of `PARTS`."""
+    return part.live, part.reserved, part.internal, part.free, part.external, part.shared
