@@ -11,9 +11,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from backends.arrays import BACKENDS, backend_of
 from backends.calibrate.prefill import AUTO, PREFILLS
 from backends.calibrate.run import Request, calibrate
+from backends.choice import BACKENDS, backend_of
 from backends.verification.scenarios import scenarios_of
 from sim.model_files.lookup import model_of
 from workloads.errors import InputError

@@ -13,13 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from workloads.errors import InputError
-from workloads.registry import suggestion_for
-
 Array: TypeAlias = Any
 """An array of either module: NumPy's and CuPy's have no common type."""
-
-BACKENDS = ("numpy", "cupy", "emulated")
 
 Launch: TypeAlias = Callable[[tuple[int, ...], tuple[int, ...], tuple[Any, ...]], None]
 """Starts a kernel: blocks of the grid, threads of a block, arguments (arrays, NumPy scalars)."""
@@ -95,24 +90,6 @@ class Backend:
         Of a CPU: the processors that there are, and how many were wanted in the last five minutes.
         """
         return {"processors": len(os.sched_getaffinity(0)), "load": round(os.getloadavg()[1], 1)}
-
-
-def backend_of(name: str) -> Backend:
-    """The backend called ``numpy``, ``cupy`` or ``emulated`` (CUDA kernels on the CPU).
-
-    Raises `InputError` for another name, and where CuPy, a GPU or a compiler is missing.
-    """
-    if name == "numpy":
-        return Backend()
-    if name == "emulated":
-        from backends.emulation.backend import EmulatedBackend
-
-        return EmulatedBackend()
-    if name == "cupy":
-        from backends.cupy_backend import CupyBackend
-
-        return CupyBackend()
-    raise InputError(f"unknown backend {name!r}; {suggestion_for(name, BACKENDS)}")
 
 
 def _cpu_name() -> str:

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from backends.arrays import BACKENDS, Backend, backend_of
+from backends.arrays import Backend
 from backends.calibrate.benches import Benches
 from backends.calibrate.plan import Extent
 from backends.calibrate.point import Point
 from backends.calibrate.timing import Effort, Work, timed
+from backends.choice import BACKENDS, backend_of
 from backends.decode import decode
 from backends.references import reference_seconds
 from sim.model import ModelSpec

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from backends.__main__ import POLICIES
-from backends.arrays import BACKENDS, Backend, backend_of
+from backends.arrays import Backend
 from backends.calibrate.prefill import AUTO, PREFILLS
 from backends.calibrate.run import Request, calibrate
 from backends.ceilings import error_lines, reaches
+from backends.choice import BACKENDS, backend_of
 from backends.verification.scenarios import scenarios_of
 from sim.model_files.lookup import model_of
 from workloads.errors import InputError

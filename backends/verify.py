@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backends.arrays import backend_of
+from backends.choice import backend_of
 from backends.shape import first_visible
 from backends.verification.content import Identities
 from backends.verification.driver import Driver

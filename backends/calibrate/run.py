@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from backends.arrays import backend_of
 from backends.calibrate.benches import Benches, common_shape_of
 from backends.calibrate.fit import fitted
 from backends.calibrate.journal import Journal, write_whole
@@ -18,6 +17,7 @@ from backends.calibrate.plan import EXTENTS, matrices_of, points_of
 from backends.calibrate.point import Sample
 from backends.calibrate.prefill import AUTO, fused_prefill
 from backends.calibrate.timing import QUICK, Effort, timed
+from backends.choice import backend_of
 from sim.model import ModelSpec
 from sim.timing import terms
 from sim.timing.fitted import Fitted

@@ -53,7 +53,7 @@ def verify(
     json: bool = typer.Option(False, "--json", help="Print one JSON object on stdout."),
 ) -> None:
     """Write, move and attend over real K/V rows as policies say; exit status 1 where one errs."""
-    from backends.arrays import backend_of
+    from backends.choice import backend_of
     from backends.verification.scenarios import Scenario, scenarios_of
     from sim.model_files.lookup import model_of
     from sim.plugins import POLICIES

@@ -164,7 +164,7 @@ def distance_of(rows: Made, atoms: Atoms) -> float:
 
 def measured(spread: float, seeds: int = SEEDS, with_distance: bool = True) -> dict[str, Any]:
     """Error and distance by way, budget and seed; shape (budgets, seeds) each."""
-    from backends.arrays import backend_of
+    from backends.choice import backend_of
 
     backend = backend_of("numpy")
     found: dict[str, Any] = {
@@ -185,7 +185,7 @@ def measured(spread: float, seeds: int = SEEDS, with_distance: bool = True) -> d
 def reproduce(data: Path | None) -> Reproduction:
     """Measure all three over budgets and seeds; then without clusters in the keys."""
     del data
-    from backends.arrays import backend_of
+    from backends.choice import backend_of
     from backends.summary import kept, summarized
 
     backend, rows = backend_of("numpy"), made(0, 0.5)
@@ -272,7 +272,7 @@ def _spreads() -> Sweep:
 
 def _merging(at_once: dict[str, Any]) -> Sweep:
     """What it costs that the policy has to merge as tokens come."""
-    from backends.arrays import backend_of
+    from backends.choice import backend_of
 
     backend, rows = backend_of("numpy"), [made(seed, 0.5) for seed in range(3)]
     lines = []

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from backends import cudnn_attention
-from backends.arrays import backend_of
+from backends.choice import backend_of
 from backends.cudnn_attention import CudnnAttention, Problem, cudnn_or_refusal, graph_of
 from backends.formats import format_of
 from backends.kernel_store import store_of

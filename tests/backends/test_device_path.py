@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 from backends import cudnn_attention, cupy_backend, measure_gpu, references, verify
-from backends.arrays import Backend, backend_of
+from backends.arrays import Backend
 from backends.calibrate import run
 from backends.calibrate.benches import Benches
 from backends.calibrate.plan import Extent, points_of
 from backends.calibrate.timing import Effort, timed
 from backends.ceilings import reaches
+from backends.choice import backend_of
 from backends.emulation import cupy as emulated
 from backends.emulation import kernels as emulated_kernels
 from backends.emulation.device import UNWRITTEN, DeviceArray

@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from backends.arrays import Backend, backend_of
+from backends.arrays import Backend
+from backends.choice import backend_of
 from backends.decode import DecodeBatch, decode, splits_of
 from backends.formats import FORMATS
 from backends.kernel_store import KernelStore

@@ -7,11 +7,12 @@ import json
 import pytest
 
 from backends import ceilings, measure_gpu
-from backends.arrays import Backend, backend_of
+from backends.arrays import Backend
 from backends.calibrate import run
 from backends.calibrate.plan import Extent
 from backends.calibrate.timing import Effort
 from backends.ceilings import SPLITS, Reach, error_lines, reaches
+from backends.choice import backend_of
 from backends.verification import scenarios
 from sim.layers import AttentionSpec, FeedForwardSpec, LayerSpec
 from sim.model import ModelSpec

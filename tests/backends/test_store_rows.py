@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backends.arrays import Backend, backend_of
+from backends.arrays import Backend
+from backends.choice import backend_of
 from backends.formats import FORMATS, format_of
 from backends.rope import angles, rotated, turns_of
 from backends.runs import runs_of

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.arrays import backend_of
+from backends.choice import backend_of
 from backends.summary import Atoms, attend_atoms, clusters, joined, kept, summarized
 
 BACKEND = backend_of("numpy")

@@ -140,7 +140,7 @@ def test_shares_of_a_reservation_are_those_counted_request_by_request():
 
 
 def test_a_window_of_all_tokens_is_at_no_distance_and_loses_nothing():
-    from backends.arrays import backend_of
+    from backends.choice import backend_of
     from kvlab.reproduce import summary_distortion as module
 
     rows, backend = module.made(0, 0.5), backend_of("numpy")
@@ -153,7 +153,7 @@ def test_a_window_of_all_tokens_is_at_no_distance_and_loses_nothing():
 
 
 def test_merging_by_halves_keeps_all_mass_and_no_more_cells():
-    from backends.arrays import backend_of
+    from backends.choice import backend_of
     from kvlab.reproduce import summary_distortion as module
 
     rows, backend = module.made(0, 0.5), backend_of("numpy")
