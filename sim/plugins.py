@@ -77,4 +77,4 @@ def _options_of(cls: Any, name: str, options: Mapping[str, Any] | None) -> Any:
         check_options(chosen)
         return chosen
     except InputError as error:
-        raise InputError(str(error).replace("Options", name, 1)) from None
+        raise InputError(str(error).replace(cls.Options.__name__, name, 1)) from None

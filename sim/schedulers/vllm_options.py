@@ -5,34 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from workloads.errors import InputError
+from workloads.plugins import check_options, option
 
 
 @dataclass(frozen=True)
 class VllmOptions:
-    """vLLM's ``SchedulerConfig``.
+    """vLLM's ``SchedulerConfig``."""
 
-    max_seqs: sequences that run at once. max_batched_tokens: tokens of one step.
-    max_model_len: tokens of the longest sequence. long_prefill_threshold: most tokens of one
-    sequence in one step, 0 for no such limit. policy: who goes first, and who is preempted.
-    chunked_prefill: whether a prompt may be cut. preemption: forget and recompute, or swap to
-    the host (vLLM v0).
-    """
-
-    max_seqs: int = 256
-    max_batched_tokens: int = 8192
-    max_model_len: int = 1 << 30
-    long_prefill_threshold: int = 0
-    policy: Literal["fcfs", "priority"] = "fcfs"
-    chunked_prefill: bool = True
-    preemption: Literal["recompute", "swap"] = "recompute"
+    max_seqs: int = option(256, "sequences that run at once", low=1)
+    max_batched_tokens: int = option(8192, "tokens of one step", low=1)
+    max_model_len: int = option(1 << 30, "tokens of the longest sequence", low=1)
+    long_prefill_threshold: int = option(
+        0, "most tokens of one sequence in one step; 0: no such limit", low=0
+    )
+    policy: Literal["fcfs", "priority"] = option("fcfs", "who goes first, and who is preempted")
+    chunked_prefill: bool = option(True, "a prompt may be cut")
+    preemption: Literal["recompute", "swap"] = option(
+        "recompute", "forget and recompute, or swap to the host (vLLM v0)"
+    )
 
     def __post_init__(self) -> None:
-        for field in ("max_seqs", "max_batched_tokens", "max_model_len"):
-            if getattr(self, field) < 1:
-                raise InputError(f"vllm.{field}: expected at least 1, got {getattr(self, field)}")
-        if self.long_prefill_threshold < 0:
-            raise InputError(
-                "vllm.long_prefill_threshold: expected at least 0,"
-                f" got {self.long_prefill_threshold}"
-            )
+        check_options(self)

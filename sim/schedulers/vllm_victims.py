@@ -17,6 +17,7 @@ from sim.schedulers.vllm import VllmScheduler
 from sim.schedulers.vllm_options import VllmOptions
 from sim.sequence import Sequence
 from workloads.errors import InputError
+from workloads.plugins import option
 
 
 class VictimVllmScheduler(VllmScheduler):
@@ -26,13 +27,12 @@ class VictimVllmScheduler(VllmScheduler):
 
     @dataclass(frozen=True)
     class Options(VllmOptions):
-        """vLLM's, and victim: last admitted (vLLM), who has computed least or most, or any.
+        """vLLM's, and who makes room."""
 
-        victim_seed: of the choice of ``random``.
-        """
-
-        victim: Literal["last", "least-computed", "most-computed", "random"] = "last"
-        victim_seed: int = 0
+        victim: Literal["last", "least-computed", "most-computed", "random"] = option(
+            "last", "last admitted (vLLM), who has computed least or most, or any"
+        )
+        victim_seed: int = option(0, "seed of the choice of random", low=0)
 
         def __post_init__(self) -> None:
             super().__post_init__()

@@ -287,7 +287,7 @@ def test_a_refused_sequence_is_no_reason_for_single_steps() -> None:
 
 @pytest.mark.parametrize("option", ["max_seqs", "max_batched_tokens", "max_model_len"])
 def test_options_are_checked(option: str) -> None:
-    with pytest.raises(InputError, match=f"vllm.{option}: expected at least 1"):
+    with pytest.raises(InputError, match=f"{option}: expected a whole number from 1"):
         VllmScheduler.Options(**{option: 0})
     with pytest.raises(InputError, match="long_prefill_threshold"):
         VllmScheduler.Options(long_prefill_threshold=-1)
