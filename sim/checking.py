@@ -1,8 +1,8 @@
 """Puts a policy through a whole run while a slow model watches every cell.
 
-Any policy, a user's own too, must keep three promises at every step: its own integrity check
-passes, every running sequence finds its tokens where the policy says they are, and nobody who has
-left holds anything.
+Any policy, a user's own too, must keep four promises at every step: its own integrity check
+passes, every running sequence finds its tokens where the policy says they are, a part of the map
+of its cells is what the whole map says there, and nobody who has left holds anything.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from typing import Any
+
+import numpy as np
 
 from sim.budget import Budget
 from sim.errors import IntegrityError
@@ -120,6 +122,17 @@ class CheckedRun:
         if self._shadow is not None:
             for seq, length in computed:
                 self._shadow.check(seq, length)
+            self._check_map()
+
+    def _check_map(self) -> None:
+        """A part of the map is what the whole map says there; another part after every step."""
+        for cache in range(len(self.policy.usage())):
+            owners = self.policy.owners(cache)
+            some = np.arange(self.steps % 7, len(owners), 7)
+            if (self.policy.owners_at(some, cache) != owners[some]).any():
+                raise IntegrityError(
+                    f"{self.policy.name}: the map of cache {cache} differs in part"
+                )
 
     def _leave(self, finished: list[Sequence]) -> None:
         self.finished += finished

@@ -15,12 +15,16 @@ FREE, SHARED, DEAD = -1, -2, -3
 
 
 def owners_of(
-    manager: BlockManager, spans: Mapping[int, tuple[int, int]], cells: int
+    manager: BlockManager,
+    spans: Mapping[int, tuple[int, int]],
+    cells: int,
+    wanted: NDArray[np.bool_],
 ) -> NDArray[np.int64]:
     """The owner of every cell, shape (blocks, cells of a block), the null block included.
 
     spans: by sequence id, from and up to where the last step computed tokens. A cell that several
     sequences hold is ``SHARED``; one of a held block without a token that is attended to, ``DEAD``.
+    wanted: whether a block is looked at; the cells of others are called free.
     """
     owners = np.full((manager.pool.size, cells), FREE, dtype=np.int64)
     holdings = manager.holdings
@@ -32,21 +36,25 @@ def owners_of(
     found = []
     for group in manager.groups:
         tables = [holding.tables[group.index] for holding in holdings.values()]
-        blocks, at, cell, holder = _live_in(group, tables, [spans[id] for id in holdings], cells)
+        steps = [spans[id] for id in holdings]
+        blocks, at, cell, holder = _live_in(group, tables, steps, cells, wanted)
         owners[blocks] = DEAD
         found.append((blocks[at], cell, ids[holder[at]]))
     for blocks, cell, owner in found:
         owners[blocks, cell] = np.where(shared[blocks], SHARED, owner)
-    owners[0] = FREE
     return owners
 
 
 def _live_in(
-    group: Group, tables: list[Table], spans: list[tuple[int, int]], cells: int
+    group: Group,
+    tables: list[Table],
+    spans: list[tuple[int, int]],
+    cells: int,
+    wanted: NDArray[np.bool_],
 ) -> tuple[Ints, Ints, Ints, Ints]:
-    """Blocks of all tables' held entries; which of these, and which cells of them, are live.
+    """Wanted blocks of all tables; which of these, and which cells of them, are live.
 
-    Last, for every entry the index of its table.
+    Last, for every one of the blocks the index of its table.
     """
     held = [table.blocks[table.live :] for table in tables]
     lengths = np.array([len(blocks) for blocks in held], dtype=np.int64)
@@ -54,6 +62,8 @@ def _live_in(
     holder = np.repeat(np.arange(len(tables)), lengths)
     before = np.cumsum(lengths) - lengths - [table.live for table in tables]
     begins = (np.arange(len(blocks)) - before[holder]) * group.size
+    asked = wanted[blocks] & (blocks > 0)
+    blocks, holder, begins = blocks[asked], holder[asked], begins[asked]
     if group.spec.kind == "recurrent":
         first, last = np.zeros((2, len(blocks)), dtype=np.int64)
         last += group.size
@@ -66,6 +76,5 @@ def _live_in(
     live = (cell >= (first * cells // group.size)[:, np.newaxis]) & (
         cell < (last * cells // group.size)[:, np.newaxis]
     )
-    live[blocks == 0] = False
     at, cell = live.nonzero()
     return blocks, at, cell, holder

@@ -125,8 +125,16 @@ class Forgetful(Contiguous):
         pass
 
 
+class Misdrawn(Contiguous):
+    """Draws part of its map one cell further."""
+
+    def owners_at(self, cells, cache=0):
+        return self.owners(cache)[cells - 1]
+
+
 @pytest.mark.parametrize(
-    ("wrong", "options"), [(Leaky, {}), (Displaced, {}), (Forgetful, {"reserve": "exact"})]
+    ("wrong", "options"),
+    [(Leaky, {}), (Displaced, {}), (Forgetful, {"reserve": "exact"}), (Misdrawn, {})],
 )
 def test_a_wrong_policy_is_noticed(budget_of, wrong, options):
     with pytest.raises(IntegrityError):
