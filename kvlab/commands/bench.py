@@ -59,7 +59,7 @@ def bench(
     Every case runs in a process of its own. CPU time is that of the simulation, start-up apart.
     """
     from kvlab.benchmark.measure import rows_of, run_all
-    from kvlab.study.progress import PointsBar
+    from kvlab.progress import PointsBar
 
     names = [name.strip() for name in policies.split(",") if name.strip()]
     if not names:

@@ -93,8 +93,8 @@ def _check_times(
     old: Path, runs: int, study: Path | None, history: Path | None, rows: list[Measured]
 ) -> list[Timing]:
     """What takes longer than in the other installation, printed; times are added to ``rows``."""
+    from kvlab.progress import PointsBar
     from kvlab.study.paired import paired_times
-    from kvlab.study.progress import PointsBar
     from kvlab.study.ready import FOLDER
     from reports import timing
     from reports.timing_history import History

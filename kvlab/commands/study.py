@@ -34,7 +34,7 @@ def study(
     import shlex
     from tempfile import TemporaryDirectory
 
-    from kvlab.study.progress import PointsBar
+    from kvlab.progress import PointsBar
     from kvlab.study.ready import ready_study, study_at, study_names, with_traffic
     from kvlab.study.reporting import ensure_page_fits, print_sweep, write_page
     from kvlab.study.sweeping import sweep

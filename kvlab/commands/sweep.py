@@ -24,7 +24,7 @@ def sweep(
     retry_failed: bool = typer.Option(False, "--retry-failed", help="Also run what failed before."),
 ) -> None:
     """Run a study's points; run it again after whatever cut it off, and it goes on."""
-    from kvlab.study.progress import PointsBar
+    from kvlab.progress import PointsBar
     from kvlab.study.schema import Study
     from kvlab.study.sweeping import sweep as run_all
 
