@@ -88,9 +88,11 @@ class Forecast:
             for length, holding in zip(lengths, self._holdings, strict=True):
                 if holding.tables[first.index].live > first.skipped(length) // first.size:
                     return 0  # it has more null entries than usual
-            for group in groups if sharers else ():
-                for length, holding in zip(lengths, self._holdings, strict=True):
-                    steps = self._steps_unshared(group, length, holding, steps)
+            for length, holding in zip(lengths, self._holdings, strict=True) if sharers else ():
+                stop = first.skipped(length + steps - 1) // first.size
+                if holding.tables[first.index].live < stop:
+                    for group in groups:
+                        steps = self._steps_unshared(group, length, holding, steps)
         return steps
 
     def _steps_unshared(self, group: Group, length: int, holding: Holding, steps: int) -> int:
@@ -177,17 +179,22 @@ class Forecast:
         firsts: dict[int, tuple[Group, list[Ints]]] = {}
         if not sharers:
             return []
-        for index, group in enumerate(self._groups):
+        for groups in self._manager.alike:
+            group = groups[0]
             if not group.frees or group.spec.kind == "recurrent":
                 continue
             for length, holding in zip(self.lengths.tolist(), self._holdings, strict=True):
+                last = group.skipped(length + self.steps - 1)
+                if not last:
+                    continue  # no window has moved: nothing in its first block is dead
                 first = group.skipped(length) // group.size
-                last = group.skipped(length + self.steps - 1) // group.size
-                blocks = holding.tables[index].blocks
-                for entry in range(first, min(last + 1, len(blocks))):
-                    if blocks[entry] in sharers:
-                        dead = self._dead_in(group, length, entry)
-                        firsts.setdefault(blocks[entry], (group, []))[1].append(dead)
+                for entry in range(first, last // group.size + 1):
+                    dead: Ints | None = None
+                    for each in groups:
+                        blocks = holding.tables[each.index].blocks
+                        if entry < len(blocks) and blocks[entry] in sharers:
+                            dead = self._dead_in(group, length, entry) if dead is None else dead
+                            firsts.setdefault(blocks[entry], (each, []))[1].append(dead)
         return [(block, group, dead) for block, (group, dead) in firsts.items()]
 
     def _dead_in(self, group: Group, length: int, entry: int) -> Ints:

@@ -77,7 +77,7 @@ class Occupancy:
                 to_come = min(len(table.blocks) * size, max(final, end)) - end
                 used += end - first - dead
                 promised += to_come
-                if pool.sharers:
+                if pool.sharers and (dead or holding.open_tail):
                     for each in groups:
                         self._note_first(partly, each, holding.tables[each.index], dead)
                         if holding.open_tail:
