@@ -119,7 +119,8 @@ class GrowingRun(DecodeRun):
                         totals.grew(holding)
                     if late and length <= holding.public:
                         manager.publish(holding, length)
-                elif early and length < holding.public and not (length + 1) % size:
+                # Blocks of one token are begun and filled in the same step.
+                if early and length < holding.public and not (length + 1) % size:
                     manager.publish(holding, length + 1)
         changes.append((steps - first, pool.free, totals.surplus))
         totals.tokens += self._sequences * steps
