@@ -79,9 +79,9 @@ class Occupancy:
                 promised += to_come
                 if pool.sharers and (dead or holding.open_tail):
                     for each in groups:
-                        self._note_first(partly, each, holding.tables[each.index], dead)
+                        own = holding.tables[each.index]
+                        self._note_first(partly, each, own, dead)
                         if holding.open_tail:
-                            own = holding.tables[each.index]
                             self._note_last(partly, each, own, end, to_come)
             live += len(groups) * (used * self.block_cells // size)
             reserved += len(groups) * (promised * self.block_cells // size)
