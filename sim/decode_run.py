@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from sim.compiled import mypyc_attr
 from sim.errors import IntegrityError
-from sim.step import Count, Reads
+from sim.step import Count, Reads, Work
 from sim.step_log import Spans
+from sim.timing.base import DecodeClock
 from sim.usage import Usage, counts_of
 
 
@@ -24,6 +25,38 @@ class Stretch(NamedTuple):
 
     steps: int
     reads: tuple[Reads, ...]
+
+
+class Priced:
+    """Steps of a decode run and how long they take.
+
+    cells: per layer group what a step of each span loads. complete: every step loads at least all
+    that its sequences attend to. work: of all steps of the plan as arrays, where there are no
+    ``cells``.
+    """
+
+    def __init__(
+        self,
+        spans: Spans,
+        cells: list[list[int]] | None = None,
+        complete: bool = False,
+        work: Work | None = None,
+    ) -> None:
+        self.spans = spans
+        self.cells = cells
+        self.complete = complete
+        self.work = work
+
+    def cut(self, room: int) -> Priced:
+        """The part up to the first step that ends after ``room`` ticks or later."""
+        if self.spans.duration < room:
+            return self
+        kept = Spans()
+        for steps, ticks in self.spans:
+            kept.add(steps_up_to(room - kept.duration, ticks, steps), ticks)
+            if kept.duration >= room:
+                break
+        return Priced(kept, self.cells, self.complete, self.work)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -95,16 +128,37 @@ class DecodeRun(ABC):
         """
         return None
 
+    def priced(self, clock: DecodeClock, room: int) -> Priced | None:
+        """Steps up to the first that ends ``room`` ticks from now or later, stretch by stretch.
+
+        None where there are no stretches, or the steps of one do not all take the same time. To be
+        asked before the plan is applied.
+        """
+        stretches = self.stretches()
+        if stretches is None:
+            return None
+        spans, cells = Spans(), []
+        for stretch in stretches:
+            loads = [(int(r.cells), int(r.pairs), int(r.gathers)) for r in stretch.reads]
+            ticks = clock.ticks(loads)
+            if ticks < 0:
+                return None
+            steps = steps_up_to(room - spans.duration, ticks, stretch.steps)
+            spans.add(steps, ticks)
+            cells.append([loaded for loaded, _, _ in loads])
+            if spans.duration >= room:
+                break
+        return Priced(spans, [list(each) for each in zip(*cells, strict=True)])
+
     def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
         """How the caches were used during the steps taken, which had these durations.
 
         Per cache the sums over all steps of count x ticks, in the order of `PARTS`; and the most
         bytes that were live in all caches together. To be asked after the plan was applied.
         """
-        ticks = np.array([t for n, t in spans for _ in range(n)], dtype=np.int64)
-        duration = int(ticks.sum())
+        ticks = np.repeat(np.array(spans.ticks, dtype=np.int64), spans.counts)
         totals = [
-            tuple(_integral(count, ticks, duration) for count in counts_of(part))
+            tuple(_integral(count, ticks, spans.duration) for count in counts_of(part))
             for part in self.usage
         ]
         live: Count = 0
@@ -114,6 +168,13 @@ class DecodeRun(ABC):
                 part.cell_bytes
             )
         return totals, int(live.max() if isinstance(live, np.ndarray) else live)
+
+
+def steps_up_to(room: int, ticks: int, steps: int) -> int:
+    """How many of ``steps`` equal steps are taken, the one that ends at ``room`` included."""
+    if steps * ticks < room:
+        return steps
+    return max(1, -(-room // ticks)) if ticks else 1
 
 
 def _integral(count: Count, ticks: NDArray[np.int64], duration: int) -> int:

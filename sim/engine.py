@@ -16,16 +16,16 @@ import simpy
 from simpy.events import Event
 
 from sim.clock import FOREVER, to_seconds, to_ticks
-from sim.decode_run import DecodeRun
+from sim.decode_run import DecodeRun, Priced
 from sim.forking import Forking, sequences_of
 from sim.instant import Turn
 from sim.link import HostLink
 from sim.policies.base import HandedOver, Policy
-from sim.pricing import Priced, priced
+from sim.pricing import priced
 from sim.recorder import Recorder
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence, Status
-from sim.step import Step
+from sim.step import Placement, Step
 from sim.timing.base import TimeModel
 from sim.work import work_of
 from workloads.request import Request
@@ -42,6 +42,25 @@ class StepHooks(Protocol):
 
     def after(self, step: Step) -> None:
         """The step is computed, and the scheduler does not know it yet."""
+
+
+class _Begun:
+    """A single step that runs from ``start`` on (ticks)."""
+
+    def __init__(self, step: Step, placement: Placement, start: int, ticks: int) -> None:
+        self.step = step
+        self.placement = placement
+        self.start = start
+        self.ticks = ticks
+
+
+class _Leap:
+    """Steps of a plan that are taken at once, from ``start`` on (ticks)."""
+
+    def __init__(self, plan: DecodeRun, taken: Priced, start: int) -> None:
+        self.plan = plan
+        self.taken = taken
+        self.start = start
 
 
 class Engine:
@@ -119,34 +138,48 @@ class Engine:
     # The loop.
 
     def _serve(self) -> Generator[Event, Any, None]:
-        stalled = 0
+        stalled, turn = 0, self._turn
         while True:
             if not self.scheduler.has_work:
-                self._turn.rest()
+                turn.rest()
                 self._idle = self._env.event()
                 yield self._idle
-            yield from self._turn.settled()
-            run = self._plan()
-            if run is not None:
-                yield from self._leap(*run)
+            if not turn.is_settled:
+                yield from turn.settle()
+            leap = self._plan()
+            if leap is not None:
+                ticks = self._begin_run(leap)
+                if not turn.passes(to_seconds(ticks), self._quiet):
+                    yield turn.step_end()
+                self._end_run(leap)
                 continue
             step = self.scheduler.schedule()
             for seq, reason in step.failed:
                 self._fail(seq, reason)
             stalled = 0 if step.runs else stalled + 1
             if step.runs:
-                yield from self._take(step)
+                if step.swapped_out or step.swapped_in or self.hooks:
+                    yield from self._prepare(step)
+                begun = self._begin(step)
+                if not turn.passes(to_seconds(begun.ticks)):
+                    yield turn.step_end()
+                self._end(begun)
             elif stalled > 1:
                 self._drop_one()
 
-    def _take(self, step: Step) -> Generator[Event, Any, None]:
-        """One step as scheduled."""
+    # Single steps.
+
+    def _prepare(self, step: Step) -> Generator[Event, Any, None]:
+        """What the step waits for."""
         if step.swapped_out:
             yield from self._link.transfer(step.swapped_out, to_host=True)
         if step.swapped_in:
             yield from self._link.transfer(step.swapped_in, to_host=False)
         for hook in self.hooks:
             yield from hook.before(step)
+
+    def _begin(self, step: Step) -> _Begun:
+        """Place a step as it was scheduled, and see how long it takes."""
         start = to_ticks(self._env.now)
         placement = self.policy.commit(step)
         work = work_of(step, placement)
@@ -156,16 +189,21 @@ class Engine:
             seconds += self.scheduler.speculation.seconds(step, seconds)
         ticks = to_ticks(seconds)
         self.recorder.occupied(self.policy.usage(), ticks)
-        yield self._turn.step_end(to_seconds(ticks))
-        self.recorder.step(start, start + ticks, step, placement)
+        return _Begun(step, placement, start, ticks)
+
+    def _end(self, begun: _Begun) -> None:
+        """It is over."""
+        step, ticks = begun.step, begun.ticks
+        self.recorder.step(begun.start, begun.start + ticks, step, begun.placement)
         for hook in self.hooks:
             hook.after(step)
         self._last_step = max(1, ticks)
         self._sample()
         parents = self._forking.parents_in(step)
         finished = self.scheduler.update(step)
-        for parent, child in self._forking.fork(parents):
-            self.recorder.forked(parent, child)
+        if parents:
+            for parent, child in self._forking.fork(parents):
+                self.recorder.forked(parent, child)
         self._choose_beams()
         self._finish(finished)
 
@@ -188,7 +226,7 @@ class Engine:
 
     # Runs of decode steps.
 
-    def _plan(self) -> tuple[DecodeRun, Priced] | None:
+    def _plan(self) -> _Leap | None:
         """A run of decode steps and what they take, or None for a single step."""
         batch = self.scheduler.batch
         if self.exact_steps or self.policy.owes or not batch:
@@ -212,26 +250,30 @@ class Engine:
             return None
         # A step may start before the horizon, not at it; the step that reaches it is the last.
         if self._turn.is_alone:
-            return plan, priced(self._time_model, plan, batch, until - now)
+            return _Leap(plan, priced(self._time_model, plan, batch, until - now), now)
         whole = priced(self._time_model, plan, batch, FOREVER)
-        self._quiet = to_seconds(whole.ticks)
+        self._quiet = to_seconds(whole.spans.duration)
         completion = self._turn.next_completion()
         if completion != NEVER:
             until = min(until, to_ticks(completion))
-        return plan, whole.cut(until - now)
+        return _Leap(plan, whole.cut(until - now), now)
 
-    def _leap(self, plan: DecodeRun, taken: Priced) -> Generator[Event, Any, None]:
-        """The steps of the plan that were priced."""
-        start, steps, ticks = to_ticks(self._env.now), taken.steps, taken.ticks
-        self.recorder.scanned.run(taken, self.scheduler.batch)
-        plan.apply(steps)
-        self.scheduler.schedule_run(steps)
-        yield self._turn.step_end(to_seconds(ticks), self._quiet)
-        refusals = self.scheduler.refusals_per_step * steps
-        self.recorder.run(start, taken, len(self.scheduler.batch), plan, refusals)
-        self._last_step = max(1, ticks // steps)
+    def _begin_run(self, leap: _Leap) -> int:
+        """Take the steps of the plan that were priced; ticks that they take."""
+        spans = leap.taken.spans
+        self.recorder.scanned.run(leap.taken, self.scheduler.batch)
+        leap.plan.apply(spans.steps)
+        self.scheduler.schedule_run(spans.steps)
+        return spans.duration
+
+    def _end_run(self, leap: _Leap) -> None:
+        """They are over."""
+        spans, batch = leap.taken.spans, self.scheduler.batch
+        refusals = self.scheduler.refusals_per_step * spans.steps
+        self.recorder.run(leap.start, spans, len(batch), leap.plan, refusals)
+        self._last_step = max(1, spans.duration // spans.steps)
         self._sample()
-        finished = self.scheduler.update_run(steps)
+        finished = self.scheduler.update_run(spans.steps)
         self._choose_beams()
         self._finish(finished)
 

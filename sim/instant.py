@@ -26,11 +26,11 @@ _STARTS = 1 << 20
 class _StepEnd(Event):
     """A timeout with a priority of its own."""
 
-    def __init__(self, env: simpy.Environment, seconds: float, priority: int) -> None:
+    def __init__(self, env: simpy.Environment, at: float, priority: int) -> None:
         super().__init__(env)
         self._ok = True
         self._value = None
-        env.schedule(self, EventPriority(priority), seconds)
+        env.schedule(self, EventPriority(priority), at - env.now)
 
 
 class Turn:
@@ -62,22 +62,37 @@ class Turn:
         """The engine has nothing to do."""
         self.quiet_until = inf
 
-    def settled(self) -> Generator[Event, Any, None]:
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing else happens at this instant any more."""
+        queue = self._env._queue
+        return not queue or queue[0][:2] >= (self._env.now, _STARTS + self._index)
+
+    def settle(self) -> Generator[Event, Any, None]:
         """Wait for whatever else happens at this instant."""
-        env, own = self._env, _STARTS + self._index
-        last = (env.now, own)
-        while env._queue and env._queue[0][:2] < last:
-            yield _StepEnd(env, 0, own)
+        while not self.is_settled:
+            yield _StepEnd(self._env, self._env.now, _STARTS + self._index)
 
-    def step_end(self, seconds: float, quiet: float = 0.0) -> Event:
-        """The end of a step of so many seconds.
+    def passes(self, seconds: float, quiet: float = 0.0) -> bool:
+        """Let a step of so many seconds pass, if nothing else happens before it is over.
 
-        quiet: seconds from now before which nothing is completed, if more than those of the step.
+        Otherwise `step_end` has to be waited for. quiet: seconds from now before which nothing is
+        completed, if more than those of the step.
         """
-        now = self._env.now
-        self._busy_until = now + seconds
-        self.quiet_until = now + max(seconds, quiet)
-        return _StepEnd(self._env, seconds, _ENDS + self._index)
+        env = self._env
+        now = env.now
+        end = now + seconds
+        self._busy_until = end
+        self.quiet_until = now + quiet if quiet > seconds else end
+        if env._queue and env._queue[0][0] <= end:
+            return False
+        # What waiting for an event of our own would do, without going through SimPy's queue.
+        env._now = end
+        return True
+
+    def step_end(self) -> Event:
+        """The end of the step that did not simply pass."""
+        return _StepEnd(self._env, self._busy_until, _ENDS + self._index)
 
     def next_event(self) -> float:
         """Time of the next event that is no other engine's; infinite if there is none."""

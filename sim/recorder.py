@@ -18,14 +18,13 @@ from sim.clock import to_seconds
 from sim.compiled import mypyc_attr
 from sim.decode_run import DecodeRun
 from sim.policies.base import Policy
-from sim.pricing import Priced
 from sim.samples import Samples
 from sim.scanned import Scanned
 from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence, Status
 from sim.step import Copy, Count, Placement, Run, Step
-from sim.step_log import StepLog
+from sim.step_log import Spans, StepLog
 from sim.stretches import StretchTable
 from sim.usage import PARTS, Usage, counts_of
 from workloads.request import Request
@@ -229,18 +228,16 @@ class Recorder:
         unseen = batch.newcomers if isinstance(batch, DecodeBatch) else batch
         return all(seq.id in streaming for seq in unseen)
 
-    def run(
-        self, start: int, taken: Priced, sequences: int, plan: DecodeRun, refusals: int
-    ) -> None:
+    def run(self, start: int, spans: Spans, sequences: int, plan: DecodeRun, refusals: int) -> None:
         """Decode steps of ``sequences`` streaming sequences, from ``start`` (ticks) on."""
-        n = taken.steps
+        n = spans.steps
         self.events += 1
-        self.log.extend(start, taken.spans, sequences)
-        totals, most = plan.occupied(taken.spans)
-        self._add_occupied(totals, most, taken.ticks)
+        self.log.extend(start, spans, sequences)
+        totals, most = plan.occupied(spans)
+        self._add_occupied(totals, most, spans.duration)
         computed = n * sequences if plan.tokens is None else _total(plan.tokens, n)
         counts = self.counts
-        self.running_ticks += sequences * taken.ticks
+        self.running_ticks += sequences * spans.duration
         counts["steps"] += n
         counts["alloc_failures"] += refusals
         counts["output_tokens"] += n * sequences

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
+from operator import mul
 
 import numpy as np
 
+from sim.decode_run import Priced
 from sim.model import LayerGroup
-from sim.pricing import Priced
 from sim.reads import attended_in_run, cells_read_each
 from sim.sequence import Sequence
 from sim.step import Count, Run, Work
@@ -48,29 +49,36 @@ class Scanned:
 
         Whatever computes whole sequences again reads just what it needs.
         """
-        if taken.work is None:
-            self._stretches(taken, seqs)
-        else:
-            self._steps(taken.work, seqs, taken.steps)
+        if taken.cells is not None:
+            self._stretches(taken, taken.cells, seqs)
+        elif taken.work is not None:
+            self._steps(taken.work, seqs, taken.spans.steps)
 
-    def _stretches(self, taken: Priced, seqs: SequenceOf[Sequence]) -> None:
+    def _stretches(self, taken: Priced, cells: list[list[int]], seqs: SequenceOf[Sequence]) -> None:
         """Spans in each of which the same is loaded."""
+        steps, counts = taken.spans.steps, taken.spans.counts
         for index, group in self._groups:
-            if group.kind == "full":
-                self._full_stretches(index, taken, seqs)
-            else:
+            needed: Count
+            if group.kind != "full":
                 lengths = np.array([seq.computed for seq in seqs])
-                needed = attended_in_run(group, lengths, taken.steps)
-                sizes = [steps for steps, _ in taken.spans]
-                loaded = [reads[index].cells for reads in (taken.reads or ())[: len(sizes)]]
-                self._add(index, np.repeat(np.array(loaded), sizes), needed, taken.steps)
+                needed = attended_in_run(group, lengths, steps)
+                loads = np.repeat(np.array(cells[index][: len(counts)]), counts)
+                self._add(index, loads, needed, steps)
+            elif taken.complete:
+                loaded = sum(map(mul, counts, cells[index]))
+                needed = context_of(seqs) * steps + len(seqs) * (steps * (steps + 1) // 2)
+                self.cells[index] += loaded
+                self.excess[index] += loaded - needed
+            else:
+                self._full_stretches(index, counts, cells[index], seqs)
 
-    def _full_stretches(self, index: int, taken: Priced, seqs: SequenceOf[Sequence]) -> None:
+    def _full_stretches(
+        self, index: int, counts: list[int], loads: list[int], seqs: SequenceOf[Sequence]
+    ) -> None:
         """What is needed rises by a token a sequence from step to step."""
         context, n = context_of(seqs), len(seqs)
         loaded = excess = 0
-        for (steps, _), reads in zip(taken.spans, taken.reads or (), strict=False):
-            cells = int(reads[index].cells)
+        for steps, cells in zip(counts, loads, strict=False):
             after = context + n * steps
             loaded += steps * cells
             if cells >= after:

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 from array import array
-from typing import TypeAlias
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
 
-Spans: TypeAlias = list[tuple[int, int]]
-"""Steps one right after the other: so many, of so many ticks each; and so on."""
 
+class Spans:
+    """Steps one right after the other: so many, of so many ticks each; and so on.
 
-def duration_of(spans: Spans) -> int:
-    """Ticks of all steps together."""
-    return sum([steps * ticks for steps, ticks in spans])
+    counts, ticks: of each span its steps, and the ticks of each of them. steps, duration: of all
+    spans together.
+    """
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.ticks: list[int] = []
+        self.steps = 0
+        self.duration = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self.counts, self.ticks, strict=True)
+
+    def add(self, steps: int, ticks: int) -> None:
+        """Append a span."""
+        self.counts.append(steps)
+        self.ticks.append(ticks)
+        self.steps += steps
+        self.duration += steps * ticks
 
 
 class StepLog:
@@ -37,19 +53,26 @@ class StepLog:
 
         streaming: sequences that get a token in it and got one in the step before.
         """
-        self.extend(end - ticks, [(1, ticks)], streaming)
+        self._waited(end - ticks)
+        self._counts.append(1)
+        self._ticks.append(ticks)
+        self._streaming.append(streaming)
+        self.steps += 1
+        self.last_end = end
 
     def extend(self, start: int, spans: Spans, streaming: int) -> None:
         """Add spans that follow one another from ``start`` (ticks) on."""
+        self._waited(start)
+        self._counts.extend(spans.counts)
+        self._ticks.extend(spans.ticks)
+        self._streaming.extend([streaming] * len(spans.counts))
+        self.steps += spans.steps
+        self.last_end = start + spans.duration
+
+    def _waited(self, start: int) -> None:
+        """Note the time without a step before ``start``, if there was any."""
         if start != self.last_end:
             self._waits[len(self._counts)] = start - self.last_end
-        for steps, ticks in spans:
-            self._counts.append(steps)
-            self._ticks.append(ticks)
-            self._streaming.append(streaming)
-            self.steps += steps
-            start += steps * ticks
-        self.last_end = start
 
     def follow_with(self, other: StepLog) -> None:
         """Append all steps of another engine."""

@@ -6,27 +6,26 @@ block, attention loads the same blocks, and the counts of cells move by one toke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
-from typing import Any
 
 import numpy as np
 
-from sim.decode_run import DecodeRun, Stretch
+from sim.decode_run import DecodeRun, Priced, steps_up_to
 from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Occupancy, Totals
-from sim.paging.run import Due
-from sim.schedulers.calendar import Ranked
+from sim.paging.run import Members
+from sim.schedulers.calendar import Due
 from sim.sequence import Sequence
 from sim.step import Reads
 from sim.step_log import Spans
-from sim.usage import Usage, counts_of
+from sim.timing.base import DecodeClock
+from sim.usage import Usage
 
 
 class GrowingRun(DecodeRun):
-    """A plan for all holders of ``manager``'s blocks, who decode.
+    """A plan for all holders of ``manager``'s blocks, who decode; it changes ``totals`` as well.
 
-    Changes ``totals`` when it is applied.
+    due: those members who take a block, and who fill one that the prefix cache is told of.
     """
 
     def __init__(
@@ -35,65 +34,80 @@ class GrowingRun(DecodeRun):
         totals: Totals,
         occupancy: Occupancy,
         seqs: SequenceOf[Sequence],
-        due: Due,
+        due: Members,
         steps: int,
     ) -> None:
         self._manager = manager
         self._totals = totals
         self._occupancy = occupancy
         self._sequences = len(seqs)
-        self._due = due
-        self._size = manager.groups[0].size
-        self._takers = due.agenda(0)
-        self._tokens = totals.tokens
-        self._free = manager.pool.free
-        self._changes: list[tuple[int, int, int]] = []
-        """(steps, free blocks, surplus) from change to change, of the steps taken."""
+        self._size: int = manager.groups[0].size
+        self._period = due.agenda(0)
+        self._free: int = manager.pool.free
+        self._entries: int = totals.entries
+        self._tokens: int = totals.tokens
+        self._surplus: int = totals.surplus
+        self._visits: list[Due] = []
+        """The period again and again."""
+        self._found: list[tuple[int, int]] = []
+        """(step, surplus that turned up in it), of the steps taken."""
         super().__init__(self._steps_with_room(steps))
 
     def _steps_with_room(self, steps: int) -> int:
-        free = self._free
-        if -(-steps // self._size) * self._sequences <= free:
-            return steps
-        for step, takers in _repeated(self._takers, self._size, steps):
-            free -= len(takers)
-            if free < 0:
-                return step
+        free, visits = self._free, self._visits
+        for start in range(0, steps, self._size):
+            for ahead, takers, due in self._period:
+                step = start + ahead
+                if step >= steps:
+                    break
+                free -= takers
+                if free < 0:
+                    return step
+                visits.append((step, takers, due))
         return steps
 
     # What it will be like.
 
-    def stretches(self) -> Iterator[Stretch]:
+    def priced(self, clock: DecodeClock, room: int) -> Priced | None:
         """From one step in which a table takes a block to the next."""
-        size, n, steps = self._size, self._sequences, self.steps
-        entries, tokens, first = self._totals.entries, self._tokens, 0
-        for step, takers in _repeated(self._takers, size, steps):
+        spans, size, n = Spans(), self._size, self._sequences
+        entries, tokens, first, loaded = self._entries, self._tokens, 0, []
+        for step, takers, _ in [*self._visits, (self.steps, 1, [])]:
+            if not takers:
+                continue
             if step > first:
-                yield Stretch(step - first, (Reads(entries * size, tokens + n * step, entries),))
+                cells = entries * size
+                ticks = clock.ticks([(cells, tokens + n * step, entries)])
+                if ticks < 0:
+                    return None
+                spans.add(steps_up_to(room - spans.duration, ticks, step - first), ticks)
+                loaded.append(cells)
+                if spans.duration >= room:
+                    break
                 first = step
-            entries += len(takers)
-        yield Stretch(steps - first, (Reads(entries * size, tokens + n * steps, entries),))
+            entries += takers
+        return Priced(spans, [loaded], complete=True)
 
     def _foreseen_reads(self) -> tuple[Reads, ...]:
         """Whole blocks and live pairs."""
-        stretches = list(self.stretches())
-        sizes = [stretch.steps for stretch in stretches]
-        entries = np.repeat([stretch.reads[0].gathers for stretch in stretches], sizes)
+        entries = np.full(self.steps, self._entries, dtype=np.int64)
+        for step, takers, _ in self._visits:
+            entries[step:] += takers
         grown = np.arange(1, self.steps + 1, dtype=np.int64)
         return (Reads(entries * self._size, self._tokens + self._sequences * grown, entries),)
 
     def _foreseen_usage(self) -> tuple[Usage, ...]:
         """The pool's."""
-        free, surplus = np.full((2, self.steps), [[self._free], [self._totals.surplus]])
-        for step, takers in _repeated(self._takers, self._size, self.steps):
-            free[step:] -= len(takers)
-            surplus[step:] += sum(self._new_surplus(seq, seq.computed + step) for _, seq in takers)
+        free, surplus = np.full((2, self.steps), [[self._free], [self._surplus]])
+        for step, takers, due in self._visits:
+            free[step:] -= takers
+            for _, seq in due:
+                length = seq.computed + step
+                if length % self._size == 0:
+                    final = self._manager.holdings[seq.id].final
+                    surplus[step:] += max(length + self._size - final, 0)
         tokens = self._tokens + self._sequences * np.arange(1, self.steps + 1, dtype=np.int64)
         return (self._totals.split(self._occupancy, tokens, free, surplus),)
-
-    def _new_surplus(self, seq: Sequence, length: int) -> int:
-        """Room in the block that begins after ``length`` tokens that will never be used."""
-        return max(length + self._size - self._manager.holdings[seq.id].final, 0)
 
     # Doing it.
 
@@ -103,14 +117,13 @@ class GrowingRun(DecodeRun):
     def _apply(self, steps: int) -> None:
         """Take blocks as the steps would, in the same order."""
         manager, totals, pool = self._manager, self._totals, self._manager.pool
-        size, holdings, changes = self._size, manager.holdings, self._changes
+        size, holdings = self._size, manager.holdings
         late = manager.caching and manager.hears_late
         early = manager.caching and not manager.hears_late
-        first = 0
-        for step, due in _repeated(self._due.agenda(None), size, steps):
-            if step > first:
-                changes.append((step - first, pool.free, totals.surplus))
-                first = step
+        for step, _, due in self._visits:
+            if step >= steps:
+                break
+            before = totals.surplus
             for _, seq in due:
                 length, holding = seq.computed + step, holdings[seq.id]
                 if not length % size:
@@ -122,38 +135,30 @@ class GrowingRun(DecodeRun):
                 # Blocks of one token are begun and filled in the same step.
                 if early and length < holding.public and not (length + 1) % size:
                     manager.publish(holding, length + 1)
-        changes.append((steps - first, pool.free, totals.surplus))
+            if totals.surplus > before:
+                self._found.append((step, totals.surplus - before))
         totals.tokens += self._sequences * steps
 
     def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
-        """From change to change, without a look at every step."""
-        tokens, grown = self._tokens, self._sequences
-        token_ticks = free_ticks = surplus_ticks = duration = 0
-        changes = iter(self._changes)
-        left = free = surplus = 0
+        """From take to take, without a look at every step."""
+        duration, n, tokens = spans.duration, self._sequences, self._tokens
+        free_ticks, surplus_ticks = self._free * duration, self._surplus * duration
+        token_ticks = began = done = visit = find = 0
+        visits, found = self._visits, self._found
         for steps, ticks in spans:
-            token_ticks += ticks * (steps * tokens + grown * (steps * (steps + 1) // 2))
-            tokens += grown * steps
-            duration += steps * ticks
-            while steps:
-                if not left:
-                    left, free, surplus = next(changes)
-                taken = steps if steps < left else left
-                free_ticks += taken * ticks * free
-                surplus_ticks += taken * ticks * surplus
-                steps -= taken
-                left -= taken
-        part = self._totals.split(self._occupancy, token_ticks, free_ticks, surplus_ticks, duration)
-        most: Any = self._totals.split(self._occupancy, tokens, free, surplus).live
-        return [counts_of(part)], most * part.cell_bytes
-
-
-def _repeated(
-    agenda: list[tuple[int, list[Ranked]]], period: int, steps: int
-) -> Iterator[tuple[int, list[Ranked]]]:
-    """An agenda of ``period`` steps again and again, up to ``steps``."""
-    for start in range(0, steps, period):
-        for ahead, due in agenda:
-            if start + ahead >= steps:
-                return
-            yield start + ahead, due
+            stop = done + steps
+            while visit < len(visits) and visits[visit][0] < stop:
+                step, takers, _ = visits[visit]
+                free_ticks -= takers * (duration - began - (step - done) * ticks)
+                visit += 1
+            while find < len(found) and found[find][0] < stop:
+                step, more = found[find]
+                surplus_ticks += more * (duration - began - (step - done) * ticks)
+                find += 1
+            token_ticks += ticks * (steps * tokens + n * (steps * (steps + 1) // 2))
+            tokens += n * steps
+            began += steps * ticks
+            done = stop
+        totals, occupancy = self._totals, self._occupancy
+        counts = totals.counts(occupancy, token_ticks, free_ticks, surplus_ticks, duration)
+        return [counts], totals.live(tokens) * occupancy.cell_bytes

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from sim.paging.groups import Group, Table
 from sim.paging.manager import BlockManager, Holding
@@ -162,10 +163,16 @@ class Totals:
         """The usage at this moment, if the totals are enough."""
         return self.split(occupancy, self.tokens, self._manager.pool.free, self.surplus)
 
-    def split(
-        self, occupancy: Occupancy, tokens: Count, free: Count, surplus: Count, time: int = 1
-    ) -> Usage:
-        """The usage with so many tokens, free blocks, and tokens of surplus room.
+    def split(self, occupancy: Occupancy, tokens: Count, free: Count, surplus: Count) -> Usage:
+        """The usage with so many tokens, free blocks, and tokens of surplus room."""
+        capacity, size = occupancy.capacity, occupancy.cell_bytes
+        live, reserved, internal, *others = self.counts(occupancy, tokens, free, surplus)
+        return Usage(capacity, live, reserved, internal, others[0], others[1], others[2], size)
+
+    def counts(
+        self, occupancy: Occupancy, tokens: Any, free: Any, surplus: Any, time: int = 1
+    ) -> tuple[Any, ...]:
+        """The counts of such a usage, in the order of `PARTS`.
 
         Given the three integrated over a ``time``, it answers the counts integrated over it.
         """
@@ -174,17 +181,11 @@ class Totals:
         reserved = entries * size - surplus - tokens
         live = tokens - pool.extra_holds * size * time
         internal = occupancy.capacity * time - free * size - live - reserved
-        shared = len(pool.sharers) * size * time
-        return Usage(
-            occupancy.capacity,
-            live,
-            reserved,
-            internal,
-            free * size,
-            0,
-            shared,
-            occupancy.cell_bytes,
-        )
+        return live, reserved, internal, free * size, 0, len(pool.sharers) * size * time
+
+    def live(self, tokens: int) -> int:
+        """Cells that hold so many tokens of all sequences."""
+        return tokens - self._manager.pool.extra_holds * self._size
 
     def came(self, seq: Sequence, holding: Holding) -> None:
         """``seq`` holds something that it did not hold before."""

@@ -13,19 +13,19 @@ from typing import Protocol
 from sim.decode_run import DecodeRun
 from sim.policies.base import Policy
 from sim.schedulers.batch import DecodeBatch
-from sim.schedulers.calendar import Calendar, Ranked
+from sim.schedulers.calendar import Calendar, Due, Ranked
 from sim.sequence import Sequence
 from sim.step import Reads
 from sim.usage import Usage
 
 
-class Due(Protocol):
+class Members(Protocol):
     """Who is due so many steps from now, in running order."""
 
     def due(self, ahead: int, /) -> list[Ranked]:
         """At one step."""
 
-    def agenda(self, residue: int | None, /) -> list[tuple[int, list[Ranked]]]:
+    def agenda(self, residue: int, /) -> list[Due]:
         """At all steps of the policy's next period, see `Calendar.agenda`."""
 
 
@@ -38,7 +38,7 @@ class _Listed:
     def due(self, ahead: int) -> list[Ranked]:
         return self._calendar.due(ahead)
 
-    def agenda(self, residue: int | None) -> list[tuple[int, list[Ranked]]]:
+    def agenda(self, residue: int) -> list[Due]:
         return self._calendar.agenda(0, residue)
 
 
@@ -53,7 +53,7 @@ class PagedRun(DecodeRun):
         self,
         steps: int,
         look: tuple[Callable[[], tuple[Reads, ...]], Callable[[], tuple[Usage, ...]]],
-        due: Due,
+        due: Members,
         visit: Callable[[Sequence, int], None],
         done: Callable[[int], None],
     ) -> None:
@@ -84,7 +84,7 @@ class PagedRun(DecodeRun):
         self._done(steps)
 
 
-def due_in(policy: Policy, seqs: SequenceOf[Sequence]) -> Due:
+def due_in(policy: Policy, seqs: SequenceOf[Sequence]) -> Members:
     """When the members of a decode batch, or of any list in running order, are due."""
     if isinstance(seqs, DecodeBatch):
         return seqs

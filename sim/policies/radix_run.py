@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
-from sim.paging.run import Due
+from sim.paging.run import Members
 from sim.radix.manager import RadixManager
 from sim.sequence import Sequence
 from sim.step import Reads
@@ -34,7 +34,7 @@ class RadixRun(DecodeRun):
         manager: RadixManager,
         seqs: SequenceOf[Sequence],
         steps: int,
-        due: Due,
+        due: Members,
         look: tuple[Callable[[int], tuple[Reads, ...]], Callable[[int], tuple[Usage, ...]]],
         singly: SequenceOf[int],
         before: Usage | None,
@@ -60,10 +60,10 @@ class RadixRun(DecodeRun):
         """Without arrays where every step fills a slot a sequence."""
         if self._before is None:
             return super().occupied(spans)
-        done = duration = filled = 0
+        done = filled = 0
+        duration = spans.duration
         for steps, ticks in spans:
             filled += ticks * (steps * done + steps * (steps + 1) // 2)
-            duration += ticks * steps
             done += steps
         before, n = self._before, self._sequences
         counts = dict(zip(PARTS, counts_of(before), strict=True))

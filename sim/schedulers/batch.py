@@ -13,7 +13,7 @@ from collections.abc import Sequence as SequenceOf
 from typing import NamedTuple, overload
 
 from sim.policies.base import Policy
-from sim.schedulers.calendar import Calendar, Ranked
+from sim.schedulers.calendar import Calendar, Due, Ranked
 from sim.sequence import Sequence, StepClock
 
 
@@ -118,7 +118,7 @@ class DecodeBatch(SequenceOf[Sequence]):
         """
         return self._calendar.due(self.clock.scheduled + ahead)
 
-    def agenda(self, residue: int | None = None) -> list[tuple[int, list[Ranked]]]:
+    def agenda(self, residue: int) -> list[Due]:
         """The members that are due within the next period, see `Calendar.agenda`."""
         return self._calendar.agenda(self.clock.scheduled, residue)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -12,11 +11,24 @@ from numpy.typing import NDArray
 from sim.budget import Budget
 from sim.compiled import mypyc_attr
 from sim.hardware import HardwareSheet
-from sim.step import Reads, Work
+from sim.step import Work
 
 Seconds: TypeAlias = "float | NDArray[np.float64]"
-DecodeClock: TypeAlias = "Callable[[tuple[Reads, ...]], int | None]"
-"""Ticks of a step that does nothing but decode, by what attention reads in each layer group."""
+Loads: TypeAlias = "list[tuple[int, int, int]]"
+"""What attention reads in a step in each layer group: `Reads` in numbers."""
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class DecodeClock(ABC):
+    """Times steps that do nothing but decode, by what attention reads in them."""
+
+    @abstractmethod
+    def ticks(self, loads: Loads) -> int:
+        """Ticks of one step.
+
+        Negative where more pairs would have made a difference, so that steps that load the same
+        would not all take the same time.
+        """
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -48,9 +60,7 @@ class TimeModel(ABC):
     def decode_clock(self, sequences: int) -> DecodeClock | None:
         """`seconds` for decode steps of so many sequences whose reads are numbers.
 
-        The clock answers None where more pairs would have made a difference, so that steps that
-        load the same would not all take the same time. None at all where there is no such clock,
-        because other things than reads count.
+        None where there is no such clock, because other things than reads count.
         """
         del sequences
         return None

@@ -17,7 +17,7 @@ from sim.compiled import mypyc_attr
 from sim.hardware import HardwareSheet
 from sim.model import LayerGroup
 from sim.step import Count, Reads, Work
-from sim.timing.base import DecodeClock, Seconds, TimeModel
+from sim.timing.base import DecodeClock, Loads, Seconds, TimeModel
 from workloads.errors import InputError
 
 TABLE_BLOCK = 16
@@ -54,7 +54,7 @@ class Roofline(TimeModel):
         self.attention_rate = hardware.flops * hardware.compute_efficiency
         self.body_flops = model.linear_flops_per_token - model.head_flops_per_token
         self.overhead = hardware.step_overhead + len(model.layers) * hardware.layer_overhead
-        self._clocks: dict[int, DecodeClock] = {}
+        self._clocks: dict[int, _RooflineClock] = {}
 
     @classmethod
     def of(cls, budget: Budget, hardware: HardwareSheet, path: str) -> Self:
@@ -93,34 +93,8 @@ class Roofline(TimeModel):
         """The same sums as `seconds`, term by term, with what does not change left out."""
         clock = self._clocks.get(sequences)
         if clock is None:
-            clock = self._clocks[sequences] = self._new_clock(sequences)
-        return clock
-
-    def _new_clock(self, sequences: int) -> DecodeClock:
-        start = 1 * self.overhead + self._linear(Work(sequences, sequences, ()))
-        bandwidth, rate, overhead = (
-            self.bandwidth,
-            self.attention_rate,
-            self.hardware.gather_overhead,
-        )
-        groups = [
-            (index, cell_bytes or group.state_bytes, group.attending * group.pair_flops)
-            for index, (group, cell_bytes) in enumerate(
-                zip(self.groups, self.cell_bytes, strict=True)
-            )
-        ]
-
-        def clock(reads: tuple[Reads, ...]) -> int | None:
-            total = start
-            for index, cell_bytes, flops in groups:
-                cells, pairs, gathers = reads[index]
-                memory = cells * cell_bytes / bandwidth
-                if pairs * flops / rate > memory:
-                    return None
-                blocks = gathers * TABLE_BLOCK / (cells if cells >= 1 else 1)
-                total = total + memory * (1.0 + overhead * blocks)
-            return round(total * TICKS_PER_SECOND)
-
+            start = 1 * self.overhead + self._linear(Work(sequences, sequences, ()))
+            clock = self._clocks[sequences] = _RooflineClock(self, start)
         return clock
 
     def swap_seconds(self, n_bytes: int, to_host: bool) -> float:
@@ -128,6 +102,32 @@ class Roofline(TimeModel):
         hardware = self.hardware
         bandwidth = hardware.to_host_bandwidth if to_host else hardware.to_device_bandwidth
         return hardware.link_latency + n_bytes / bandwidth
+
+
+class _RooflineClock(DecodeClock):
+    """Decode steps of one number of sequences, whose linear layers take ``start`` seconds."""
+
+    def __init__(self, roofline: Roofline, start: float) -> None:
+        self._start = start
+        self._bandwidth: float = roofline.bandwidth
+        self._rate: float = roofline.attention_rate
+        self._overhead: float = roofline.hardware.gather_overhead
+        self._groups: list[tuple[int, int]] = [
+            (cell_bytes or group.state_bytes, group.attending * group.pair_flops)
+            for group, cell_bytes in zip(roofline.groups, roofline.cell_bytes, strict=True)
+        ]
+
+    def ticks(self, loads: Loads) -> int:
+        """Negative where any attention waits for arithmetic."""
+        total = self._start
+        for index, (cells, pairs, gathers) in enumerate(loads):
+            cell_bytes, flops = self._groups[index]
+            memory = cells * cell_bytes / self._bandwidth
+            if pairs * flops / self._rate > memory:
+                return -1
+            blocks = gathers * TABLE_BLOCK / (cells if cells >= 1 else 1)
+            total += memory * (1.0 + self._overhead * blocks)
+        return round(total * TICKS_PER_SECOND)
 
 
 def _slower(a: Seconds | Count, b: Seconds | Count) -> Any:
