@@ -155,6 +155,15 @@ class LlamaPolicy(LlamaOperations):
         """Whether a sequence id is free."""
         return seq.id in self._ids or bool(self._free_ids)
 
+    def stays_refused(self, seq: Sequence) -> bool:
+        """While others decode they take cells and give none back, nor their ids.
+
+        A context shift, which does, ends a run of steps. Where a saved state found no place among
+        enough free cells, it may find one later.
+        """
+        saved = self._swapped.get(seq.id)
+        return saved is None or self._free_cells(-1) < saved.cells
+
     def allocate(self, seq: Sequence, n: int, hit: int = 0) -> bool:
         """Put ``n`` tokens on the batch, if the cells they need are free."""
         own = self._ids.get(seq.id, -1)

@@ -7,7 +7,7 @@ import pytest
 
 from sim.checking import CheckedRun
 from sim.plugins import policy_of, scheduler_of
-from sim.sequence import Sequence
+from sim.sequence import Sequence, Status
 from sim.step import Run, Step
 from workloads.errors import InputError
 from workloads.request import Request
@@ -141,6 +141,25 @@ def test_swapping_saves_and_restores_the_same_positions(budget_of):
         after = policy.cells_of(seq, group)[0]
         assert np.isin(after, before[group]).all()
         assert after[-1] == 99
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_who_waits_for_cells_is_no_reason_for_single_steps(budget_of, swapped):
+    policy = policy_of("ring", budget_of(tokens=256, max_seqs=4))
+    scheduler = scheduler_of("vllm", policy, {"preemption": "swap"})
+    seqs = [sequence(0, 100, 20), sequence(1, 200)]
+    if swapped:
+        placed(policy, (seqs[1], 200))
+        policy.swap_out(seqs[1])
+        seqs[1].status = Status.SWAPPED
+    for seq in seqs:
+        scheduler.add(seq)
+    step = scheduler.schedule()
+    assert len(step.refused) == len(step.runs) == 1
+    policy.commit(step)
+    scheduler.update(step)
+    assert scheduler.steady_steps() == 19
+    assert scheduler.refusals_per_step == 1
 
 
 def test_a_scheduler_takes_its_limits_from_the_budget(budget_of):
