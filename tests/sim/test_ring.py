@@ -145,7 +145,8 @@ def test_swapping_saves_and_restores_the_same_positions(budget_of):
 
 @pytest.mark.parametrize("swapped", [False, True])
 def test_who_waits_for_cells_is_no_reason_for_single_steps(budget_of, swapped):
-    policy = policy_of("ring", budget_of(tokens=256, max_seqs=4))
+    budget = budget_of(tokens=256, max_seqs=4, max_batched_tokens=512)
+    policy = policy_of("ring", budget)
     scheduler = scheduler_of("vllm", policy, {"preemption": "swap"})
     seqs = [sequence(0, 100, 20), sequence(1, 200)]
     if swapped:
