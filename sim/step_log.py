@@ -34,6 +34,16 @@ class Spans:
         self.steps += steps
         self.duration += steps * ticks
 
+    def ticks_before(self, step: int) -> int:
+        """Ticks of all steps before number ``step``, which is counted from 0."""
+        before = 0
+        for steps, ticks in self:
+            if step < steps:
+                break
+            before += steps * ticks
+            step -= steps
+        return before + step * ticks
+
 
 class StepLog:
     """Steps are numbered from 0. Memory grows with runs of equal steps, not with steps."""

@@ -49,6 +49,8 @@ class GrowingRun(DecodeRun):
         self._surplus: int = totals.surplus
         self._visits: list[Due] = []
         """The period again and again."""
+        self._loaded: list[int] = []
+        """Cells that are loaded by a step of each span that was priced."""
         self._found: list[tuple[int, int]] = []
         """(step, surplus that turned up in it), of the steps taken."""
         super().__init__(self._steps_with_room(steps))
@@ -71,21 +73,29 @@ class GrowingRun(DecodeRun):
     def priced(self, clock: DecodeClock, room: int) -> Priced | None:
         """From one step in which a table takes a block to the next."""
         spans, size, n = Spans(), self._size, self._sequences
-        entries, tokens, first, loaded = self._entries, self._tokens, 0, []
+        counts, each = spans.counts, spans.ticks
+        loaded = self._loaded = []
+        entries, tokens, first, duration = self._entries, self._tokens, 0, 0
         for step, takers, _ in [*self._visits, (self.steps, 1, [])]:
             if not takers:
                 continue
             if step > first:
-                cells = entries * size
-                ticks = clock.ticks([(cells, tokens + n * step, entries)])
+                ticks = clock.ticks([(entries * size, tokens + n * step, entries)])
                 if ticks < 0:
                     return None
-                spans.add(steps_up_to(room - spans.duration, ticks, step - first), ticks)
-                loaded.append(cells)
-                if spans.duration >= room:
+                is_last = duration + (step - first) * ticks >= room
+                steps = (
+                    steps_up_to(room - duration, ticks, step - first) if is_last else step - first
+                )
+                counts.append(steps)
+                each.append(ticks)
+                loaded.append(entries * size)
+                duration += steps * ticks
+                first += steps
+                if is_last:
                     break
-                first = step
             entries += takers
+        spans.steps, spans.duration = first, duration
         return Priced(spans, [loaded], complete=True)
 
     def _foreseen_reads(self) -> tuple[Reads, ...]:
@@ -98,21 +108,21 @@ class GrowingRun(DecodeRun):
 
     def _foreseen_usage(self) -> tuple[Usage, ...]:
         """The pool's."""
-        free, surplus = np.full((2, self.steps), [[self._free], [self._surplus]])
-        for step, takers, due in self._visits:
-            free[step:] -= takers
+        surplus = np.full(self.steps, self._surplus)
+        for step, _, due in self._visits:
             for _, seq in due:
                 length = seq.computed + step
                 if length % self._size == 0:
                     final = self._manager.holdings[seq.id].final
                     surplus[step:] += max(length + self._size - final, 0)
-        tokens = self._tokens + self._sequences * np.arange(1, self.steps + 1, dtype=np.int64)
-        return (self._totals.split(self._occupancy, tokens, free, surplus),)
+        (reads,) = self.reads
+        return (self._totals.split(self._occupancy, reads.pairs, reads.cells, surplus),)
 
     # Doing it.
 
     def _adds_up_usage(self) -> bool:
-        return False
+        """Nobody prices steps whose reads he has not asked for, but `priced`."""
+        return self._reads is not None
 
     def _apply(self, steps: int) -> None:
         """Take blocks as the steps would, in the same order."""
@@ -140,25 +150,20 @@ class GrowingRun(DecodeRun):
         totals.tokens += self._sequences * steps
 
     def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
-        """From take to take, without a look at every step."""
-        duration, n, tokens = spans.duration, self._sequences, self._tokens
-        free_ticks, surplus_ticks = self._free * duration, self._surplus * duration
-        token_ticks = began = done = visit = find = 0
-        visits, found = self._visits, self._found
-        for steps, ticks in spans:
-            stop = done + steps
-            while visit < len(visits) and visits[visit][0] < stop:
-                step, takers, _ = visits[visit]
-                free_ticks -= takers * (duration - began - (step - done) * ticks)
-                visit += 1
-            while find < len(found) and found[find][0] < stop:
-                step, more = found[find]
-                surplus_ticks += more * (duration - began - (step - done) * ticks)
-                find += 1
-            token_ticks += ticks * (steps * tokens + n * (steps * (steps + 1) // 2))
+        """From take to take, without a look at every step, if that is how they were priced."""
+        if self._adds_up_usage():
+            return super().occupied(spans)
+        totals, n, tokens = self._totals, self._sequences, self._tokens
+        token_ticks = cell_ticks = 0
+        for steps, ticks, cells in zip(spans.counts, spans.ticks, self._loaded, strict=False):
+            taken = steps * ticks
+            cell_ticks += taken * cells
+            token_ticks += taken * tokens + ticks * n * (steps * (steps + 1) // 2)
             tokens += n * steps
-            began += steps * ticks
-            done = stop
-        totals, occupancy = self._totals, self._occupancy
-        counts = totals.counts(occupancy, token_ticks, free_ticks, surplus_ticks, duration)
-        return [counts], totals.live(tokens) * occupancy.cell_bytes
+        surplus_ticks = self._surplus * spans.duration
+        for step, more in self._found:
+            surplus_ticks += more * (spans.duration - spans.ticks_before(step))
+        counts = totals.counts(
+            self._occupancy, token_ticks, cell_ticks, surplus_ticks, spans.duration
+        )
+        return [counts], totals.live(tokens) * self._occupancy.cell_bytes

@@ -161,27 +161,28 @@ class Totals:
 
     def usage(self, occupancy: Occupancy) -> Usage:
         """The usage at this moment, if the totals are enough."""
-        return self.split(occupancy, self.tokens, self._manager.pool.free, self.surplus)
+        return self.split(occupancy, self.tokens, self.entries * self._size, self.surplus)
 
-    def split(self, occupancy: Occupancy, tokens: Count, free: Count, surplus: Count) -> Usage:
-        """The usage with so many tokens, free blocks, and tokens of surplus room."""
+    def split(self, occupancy: Occupancy, tokens: Count, cells: Count, surplus: Count) -> Usage:
+        """The usage with so many tokens, in tables of so many cells, and room never used."""
         capacity, size = occupancy.capacity, occupancy.cell_bytes
-        live, reserved, internal, *others = self.counts(occupancy, tokens, free, surplus)
-        return Usage(capacity, live, reserved, internal, others[0], others[1], others[2], size)
+        counts = self.counts(occupancy, tokens, cells, surplus)
+        live, reserved, internal, free, external, shared = counts
+        return Usage(capacity, live, reserved, internal, free, external, shared, size)
 
     def counts(
-        self, occupancy: Occupancy, tokens: Any, free: Any, surplus: Any, time: int = 1
+        self, occupancy: Occupancy, tokens: Any, cells: Any, surplus: Any, time: int = 1
     ) -> tuple[Any, ...]:
         """The counts of such a usage, in the order of `PARTS`.
 
         Given the three integrated over a ``time``, it answers the counts integrated over it.
         """
         pool, size = self._manager.pool, self._size
-        entries = (pool.size - 1 + pool.extra_holds) * time - free
-        reserved = entries * size - surplus - tokens
-        live = tokens - pool.extra_holds * size * time
-        internal = occupancy.capacity * time - free * size - live - reserved
-        return live, reserved, internal, free * size, 0, len(pool.sharers) * size * time
+        twice = pool.extra_holds * size * time
+        live, reserved = tokens - twice, cells - surplus - tokens
+        free = occupancy.capacity * time - (cells - twice)
+        internal = cells - twice - live - reserved
+        return live, reserved, internal, free, 0, len(pool.sharers) * size * time
 
     def live(self, tokens: int) -> int:
         """Cells that hold so many tokens of all sequences."""
