@@ -159,7 +159,7 @@ class Tiers:
         self.prompt_tokens = 0
         self.device_hit_tokens = 0
         self._env = env
-        self._keys = KeyMaker(1)
+        self._keys = KeyMaker()
         self._wanted: list[list[int]] = []
         """Of every tier the chunks that the next step has to load."""
         self._written: dict[int, int] = {}

@@ -87,7 +87,7 @@ def hit_rates(
     """
     blocks = UNLIMITED if capacity is None else capacity
     cache = BlockCache(blocks, evictor_of(evictor, blocks))
-    maker = KeyMaker(1)
+    maker = KeyMaker()
     hit = total = number = 0
     shares = 0.0
     for request in requests:

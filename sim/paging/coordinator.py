@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from math import lcm
 
 from sim.paging.groups import Blocks, Group
-from sim.paging.keys import KeyMaker
 from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
 from sim.paging.states import AlignedStateGroup, StateGroup
@@ -34,14 +33,15 @@ class Coordinator:
     """The groups of one cache, in order, and the search for a prefix that all of them have."""
 
     def __init__(self, specs: Sequence[GroupSpec], pool: BlockPool) -> None:
-        keys = KeyMaker(len(specs))
         self.groups = tuple(
-            _class_of(spec)(spec, index, pool, keys) for index, spec in enumerate(specs)
+            _class_of(spec)(spec, index, len(specs), pool) for index, spec in enumerate(specs)
         )
         self._alignment = lcm(*(spec.block_size for spec in specs))
         self._types = self._group_by_type()
         self.alike = [[self.groups[index] for index in members] for members in self._types]
         """The groups of equal type. What a sequence's tables in them do follows from its length."""
+        self.rows = self._neighbours()
+        """The groups in order, those of equal type that follow one another taken together."""
         self.needs_keys = any(spec.kind != "chunked" for spec in specs)
         """Whether nothing can be found of a sequence that has no key in the cache."""
 
@@ -52,6 +52,15 @@ class Coordinator:
             types.setdefault(group.spec.type, []).append(index)
         ordered = sorted(types.items(), key=lambda item: item[0].kind != "full")
         return [members for _, members in ordered]
+
+    def _neighbours(self) -> list[list[Group]]:
+        rows: list[list[Group]] = []
+        for group in self.groups:
+            if rows and rows[-1][0].spec.type == group.spec.type:
+                rows[-1].append(group)
+            else:
+                rows.append([group])
+        return rows
 
     def find(self, path: PrefixPath, longest: int) -> Hit:
         """The longest prefix of at most ``longest`` tokens that every group has.

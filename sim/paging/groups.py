@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.paging.keys import KeyMaker
+from sim.paging.keys import Part, parts_of
 from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
 from workloads.request import PrefixPath
@@ -16,8 +16,8 @@ from workloads.request import PrefixPath
 NEVER = 1 << 62
 
 Blocks = list[int]
-Piece = tuple[int, Blocks]
-"""Entries taken out of a table: the index of the first, and their blocks."""
+Range = tuple[int, int]
+"""Entries of a table: from, and up to."""
 
 
 class Table:
@@ -30,11 +30,11 @@ class Table:
 
     __slots__ = ("blocks", "cached", "live", "size", "state")
 
-    def __init__(self, blocks: Blocks, size: int) -> None:
+    def __init__(self, blocks: Blocks, size: int, live: int = 0) -> None:
         self.blocks = blocks
         self.size = size
         self.cached = len(blocks)
-        self.live = 0
+        self.live = live
         while self.live < self.cached and not blocks[self.live]:
             self.live += 1
         self.state: int | None = None
@@ -48,21 +48,18 @@ class Group:
 
     frees = False
 
-    def __init__(self, spec: GroupSpec, index: int, pool: BlockPool, keys: KeyMaker) -> None:
+    def __init__(self, spec: GroupSpec, index: int, groups: int, pool: BlockPool) -> None:
+        """``index``: its place among so many ``groups``."""
         self.spec = spec
         self.index = index
         self.size = spec.block_size
         self.window = spec.window
         self.pool = pool
-        self._keys = keys
+        self._groups = groups
 
-    def keys(self, path: PrefixPath, first: int, stop: int) -> list[int]:
-        """Keys of the blocks ``first .. stop - 1`` of a sequence."""
-        index = self.index
-        if first + 1 == stop:
-            return [self._keys.key(path, self.size, first) + index]
-        keys = self._keys.keys(path, self.size, first, stop)
-        return [key + index for key in keys] if index else keys
+    def shelf(self, branch: int) -> int:
+        """The number of the pool's shelf for this group's blocks on a branch."""
+        return branch * self._groups + self.index
 
     def skipped(self, computed: int) -> int:
         """Leading tokens that nobody needs once ``computed`` tokens are there."""
@@ -79,17 +76,29 @@ class Group:
         ``peers`` are all groups of this type, and all of them must have the prefix. Its length is
         a multiple of ``alignment`` tokens.
         """
-        stop = longest // self.size
-        tables = []
-        for peer in peers:
-            tables.append(peer._leading(path, 0, stop))
-            stop = len(tables[-1])
-        stop -= stop % (alignment // self.size)
-        return [table[:stop] for table in tables]
+        tables = self._leading(peers, path, 0, longest // self.size)
+        n = len(tables[0])
+        n -= n % (alignment // self.size)
+        for table in tables:
+            del table[n:]
+        return tables
 
-    def _leading(self, path: PrefixPath, first: int, stop: int) -> Blocks:
-        """Blocks from entry ``first`` on, up to the first that is not cached."""
-        return self.pool.find_leading(self.keys(path, first, stop))
+    def _leading(
+        self, peers: Sequence[Group], path: PrefixPath, first: int, stop: int
+    ) -> list[Blocks]:
+        """For every peer the blocks from entry ``first`` on, up to one that is not cached."""
+        tables: list[Blocks] = []
+        for peer in peers:
+            table: Blocks = []
+            for branch, start, until in parts_of(path, self.size, first, stop):
+                table += self.pool.find_leading(peer.shelf(branch), start, until)
+                if len(table) < until - first:
+                    break
+            stop = first + len(table)
+            tables.append(table)
+        for table in tables:
+            del table[stop - first :]
+        return tables
 
     # Needing and taking blocks.
 
@@ -113,22 +122,29 @@ class Group:
         """A table that starts with what is still needed of a prefix found in the cache."""
         skipped = self.skipped(computed) // self.size
         kept = hit[skipped:]
+        table = Table([0] * skipped + kept, self.size, skipped)
         if kept:
-            self.pool.touch([block for block in kept if block])
-        return Table([0] * skipped + kept, self.size)
+            self.pool.touch([block for block in kept if block] if 0 in kept else kept)
+        return table
 
     def grow(self, table: Table, tokens: int, blocks: Blocks) -> None:
         """Append ``blocks``, as many as `further_need` asked for, to have room for ``tokens``."""
         del tokens
         table.blocks += blocks
 
-    def drop(self, table: Table, computed: int) -> list[Piece]:
-        """Take out of the table what nobody needs once ``computed`` tokens are there."""
+    def drops(self, table: Table, computed: int) -> list[Range]:
+        """Entries, with blocks, that nobody needs once ``computed`` tokens are there."""
         del table, computed
         return []
 
+    def take_out(self, table: Table, first: int, stop: int) -> Blocks:
+        """Make entries null; what they were."""
+        gone = table.blocks[first:stop]
+        table.blocks[first:stop] = [0] * (stop - first)
+        return gone
+
     def next_drop(self, table: Table) -> int:
-        """Tokens that have to be computed before `drop` may take anything more out."""
+        """Tokens that have to be computed before `drops` may name anything more."""
         del table
         return NEVER
 
@@ -143,13 +159,18 @@ class Group:
 
     # Filling the prefix cache.
 
-    def keyed(self, path: PrefixPath, first: int, blocks: Blocks) -> tuple[list[int], Blocks]:
-        """Keys for the entries of a table from index ``first`` on, null ones left out."""
-        keys = self.keys(path, first, first + len(blocks))
-        if 0 in blocks:
-            keys = [key for key, block in zip(keys, blocks, strict=True) if block]
-            blocks = [block for block in blocks if block]
-        return keys, blocks
+    def publish(self, parts: list[Part], blocks: Blocks) -> None:
+        """Let ``blocks``, all entries of ``parts`` in order, be found, but for null ones."""
+        if len(parts) == 1:
+            branch, first, _ = parts[0]
+            if len(blocks) > 1:
+                self.pool.publish(self.shelf(branch), first, blocks)
+            elif blocks[0]:
+                self.pool.publish_one(self.shelf(branch), first, blocks[0])
+            return
+        before = parts[0][1]
+        for branch, first, stop in parts:
+            self.pool.publish(self.shelf(branch), first, blocks[first - before : stop - before])
 
     def step_ends(self) -> None:
         """Forget what held for one step only."""

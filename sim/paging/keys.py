@@ -1,8 +1,8 @@
-"""Keys of the prefix cache: integers made from prefix identity, where vLLM chains hashes.
+"""Where things stand in the prefix cache: entries on branches, where vLLM chains hashes.
 
 The prefix that ends with a block is identified by (branch, end position), see
-`workloads.request`; with the group's index that is the key. Equal keys mean equal tokens, equal
-predecessors and an equal salt (a salt makes other branches).
+`workloads.request`, and so by the branch and the entry of the block. Equal ones mean equal
+tokens, equal predecessors and an equal salt (a salt makes other branches).
 """
 
 from __future__ import annotations
@@ -12,16 +12,45 @@ from workloads.request import PrefixPath
 _SPAN = 1 << 32
 """More than any position."""
 
+Part = tuple[int, int, int]
+"""Entries ``first .. stop - 1`` that are on one branch: (branch, first, stop)."""
+
+
+def parts_of(path: PrefixPath, size: int, first: int, stop: int) -> list[Part]:
+    """The entries ``first .. stop - 1`` of blocks of ``size`` tokens, branch by branch.
+
+    The path must reach so far. A block is on the branch that its last token is on.
+    """
+    parts: list[Part] = []
+    if first >= stop:
+        return parts
+    for branch, end in path:
+        until = end // size
+        if until > first:
+            if until >= stop:
+                parts.append((branch, first, stop))
+                break
+            parts.append((branch, first, until))
+            first = until
+    return parts
+
+
+def branch_of(path: PrefixPath, size: int, entry: int) -> int:
+    """The branch that one block is on."""
+    stop = (entry + 1) * size
+    for branch, end in path:
+        if end >= stop:
+            return branch
+    raise IndexError(f"no block {entry} on {path}")
+
 
 class KeyMaker:
-    """Keys of group 0 of ``groups``; group i has the same ones plus i.
+    """Keys of blocks for caches that know blocks by one number each.
 
-    Remembers the keys of the path that was asked for last, as it is asked for again and again:
-    by all groups, by sequences that are refused, and when what was looked up in vain is filled in.
+    Remembers the keys of the path that was asked for last, as it is asked for again and again.
     """
 
-    def __init__(self, groups: int) -> None:
-        self._groups = groups
+    def __init__(self) -> None:
         self._path: PrefixPath = ()
         self._size = 0
         self._keys: list[int] = []
@@ -30,30 +59,17 @@ class KeyMaker:
         """Of the blocks ``first .. stop - 1`` of ``size`` tokens; the path must reach so far."""
         if path is self._path and size == self._size and stop <= len(self._keys):
             return self._keys[first:stop]
-        keys = self._made(path, size, first, stop)
+        keys: list[int] = []
+        for branch, begin, end in parts_of(path, size, first, stop):
+            base = branch * _SPAN
+            keys += range(base + (begin + 1) * size, base + end * size + 1, size)
         if first == 0:
             self._path, self._size, self._keys = path, size, keys
         return keys.copy()
 
-    def _made(self, path: PrefixPath, size: int, first: int, stop: int) -> list[int]:
-        keys: list[int] = []
-        groups = self._groups
-        for branch, end in path:
-            until = min(end // size, stop)
-            if until > first:
-                base = branch * _SPAN
-                start, last = (base + (first + 1) * size) * groups, (base + until * size) * groups
-                keys += range(start, last + 1, size * groups)
-                first = until
-        return keys
-
     def key(self, path: PrefixPath, size: int, entry: int) -> int:
         """Of one block."""
-        stop = (entry + 1) * size
-        for branch, end in path:
-            if end >= stop:
-                return (branch * _SPAN + stop) * self._groups
-        raise IndexError(f"no block {entry} on {path}")
+        return branch_of(path, size, entry) * _SPAN + (entry + 1) * size
 
 
 def public_length(path: PrefixPath) -> int:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sim.errors import IntegrityError
 from sim.paging.coordinator import Coordinator, Hit
 from sim.paging.groups import NEVER, Blocks, Group, Table
-from sim.paging.keys import public_length
+from sim.paging.keys import parts_of, public_length
 from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
 from workloads.request import PrefixPath
@@ -41,7 +41,8 @@ class Holding:
     may be shared, or was written before. drop_at: tokens that have to be computed before anything
     falls out of a window. final: tokens it will have in the end. surplus: room in
     its last block that it will never use, as far as it is known. known: tokens that are known as
-    soon as they have room; of those behind them the last one with room is not.
+    soon as they have room; of those behind them the last one with room is not. room: tokens that
+    all tables have room for, or fewer.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Holding:
         "open_tail",
         "path",
         "public",
+        "room",
         "start",
         "surplus",
         "tables",
@@ -63,7 +65,7 @@ class Holding:
         self.path = path
         self.public = public
         self.forked = self.open_tail = False
-        self.start = self.end = self.final = self.surplus = 0
+        self.start = self.end = self.final = self.surplus = self.room = 0
         self.drop_at = NEVER
         self.known = _EVERYTHING
 
@@ -100,7 +102,8 @@ class BlockManager:
         self.groups = self._coordinator.groups
         self.alike = self._coordinator.alike
         """The groups by type: those of one type take and drop the same at the same time."""
-        self._freeing = [group for group in self.groups if group.frees]
+        self._rows = self._coordinator.rows
+        self._freeing = [row for row in self._rows if row[0].frees]
         self.frees = bool(self._freeing)
         self.foreseeable = all(group.spec.mode != "align" for group in self.groups)
         """Whether what decoding sequences take and drop follows from their lengths alone."""
@@ -136,24 +139,22 @@ class BlockManager:
 
     def _first_need(self, computed: int, tokens: int, hit: Hit) -> int:
         tokens = min(tokens, self.longest)
-        need = 0
-        if not hit.tables:
-            for group in self.groups:
-                need += group.first_need([], tokens, computed)
+        need, tables = 0, hit.tables
+        for row in self._rows:
+            table = tables[row[0].index] if tables else []
+            need += len(row) * row[0].first_need(table, tokens, computed)
+        if not tables:
             return need
-        free = hit.free or 0
-        for group, table in zip(self.groups, hit.tables, strict=True):
-            need += group.first_need(table, tokens, computed)
-            if hit.free is None:
-                free += group.free_in(table, computed)
-        hit.free = free
-        return need + free
+        if hit.free is None:
+            pairs = zip(self.groups, tables, strict=True)
+            hit.free = sum([group.free_in(table, computed) for group, table in pairs])
+        return need + hit.free
 
     def _further_need(self, holding: Holding, computed: int, tokens: int) -> int:
         tokens = min(tokens, self.longest)
         need = len(self.shared_tails(holding, computed)) if holding.open_tail else 0
-        for group, table in zip(self.groups, holding.tables, strict=True):
-            need += group.further_need(table, tokens)
+        for row in self._rows:
+            need += len(row) * row[0].further_need(holding.tables[row[0].index], tokens)
         return need
 
     # Doing.
@@ -191,7 +192,7 @@ class BlockManager:
 
     def _foresee_drop(self, holding: Holding) -> None:
         tables = holding.tables
-        holding.drop_at = min(group.next_drop(tables[group.index]) for group in self._freeing)
+        holding.drop_at = min([row[0].next_drop(tables[row[0].index]) for row in self._freeing])
 
     def extend(
         self, holding: Holding, computed: int, n: int, tokens: int, lookahead: int = 0
@@ -216,13 +217,8 @@ class BlockManager:
             return self.extend(holding, computed, 1, computed + 1)
         if holding.drop_at <= computed:
             self._drop(holding, computed)
-        pool = self.pool
-        grown = [table for table in holding.tables if len(table.blocks) * table.size <= computed]
-        if grown:
-            if len(grown) > pool.free:
-                return False
-            for table in grown:
-                table.blocks.append(pool.take_one())
+        if holding.room <= computed and not self._grow_by_one(holding, computed):
+            return False
         holding.start, holding.end = computed, computed + 1
         if computed <= holding.public and self.caching:
             told = computed + 1 if computed < holding.known else computed
@@ -230,31 +226,55 @@ class BlockManager:
                 self.publish(holding, told)
         return True
 
+    def _grow_by_one(self, holding: Holding, computed: int) -> bool:
+        """A block for every table that is full with ``computed`` tokens, or False."""
+        tables, pool = holding.tables, self.pool
+        grown: list[Table] = []
+        room = NEVER
+        for row in self._rows:
+            table = tables[row[0].index]
+            end = len(table.blocks) * table.size
+            if end <= computed:
+                end += table.size
+                grown += [tables[group.index] for group in row]
+            if end < room:
+                room = end
+        if len(grown) > pool.free:
+            return False
+        for table in grown:
+            table.blocks.append(pool.take_one())
+        holding.room = room
+        return True
+
     def _grow(
         self, holding: Holding, computed: int, n: int, tokens: int, lookahead: int = 0
     ) -> None:
         end, tables = min(computed + n + lookahead, self.longest), holding.tables
-        wanted = [
-            group.further_need(table, end) for group, table in zip(self.groups, tables, strict=True)
-        ]
-        if any(wanted):
-            blocks = self.pool.take(sum(wanted))
-            for group, table, n_blocks in zip(self.groups, tables, wanted, strict=True):
-                group.grow(table, end, blocks[:n_blocks])
-                blocks = blocks[n_blocks:]
+        wanted = [row[0].further_need(tables[row[0].index], end) for row in self._rows]
+        total = sum([len(row) * n for row, n in zip(self._rows, wanted, strict=True)])
+        if total:
+            blocks, used = self.pool.take(total), 0
+            for row, n_blocks in zip(self._rows, wanted, strict=True):
+                for group in row:
+                    group.grow(tables[group.index], end, blocks[used : used + n_blocks])
+                    used += n_blocks
         holding.start, holding.end = computed, computed + n
         if self.caching:
             self.publish(holding, holding.told(min(computed + n, tokens)))
 
     def _drop(self, holding: Holding, computed: int) -> None:
         """Give back what fell out of windows, before anything is taken."""
-        drop_at, tables, gone = NEVER, holding.tables, []
-        for group in self._freeing:
-            table = tables[group.index]
-            for first, blocks in group.drop(table, computed):
-                self._disclose(holding, group, first, blocks, holding.told(computed))
-                gone.append(blocks)
-            drop_at = min(drop_at, group.next_drop(table))
+        drop_at, tables = NEVER, holding.tables
+        gone: list[Blocks] = []
+        for row in self._freeing:
+            first_of_all = tables[row[0].index]
+            ranges = row[0].drops(first_of_all, computed)
+            for first, stop in ranges:
+                self._disclose(holding, row, first, stop, holding.told(computed))
+            for group in row:
+                for first, stop in ranges:
+                    gone.append(group.take_out(tables[group.index], first, stop))
+            drop_at = min(drop_at, row[0].next_drop(first_of_all))
         holding.drop_at = drop_at
         self._give(gone)
 
@@ -263,41 +283,39 @@ class BlockManager:
         if len(pieces) == 1:
             self.pool.give(pieces[0])
         elif pieces:
-            self.pool.give([block for piece in reversed(pieces) for block in piece])
+            given: Blocks = []
+            for piece in reversed(pieces):
+                given += piece
+            self.pool.give(given)
 
     def publish(self, holding: Holding, tokens: int) -> None:
         """Offer the full blocks among the first ``tokens`` tokens to the prefix cache."""
-        keys: list[int] = []
-        offered: Blocks = []
-        for group, table in zip(self.groups, holding.tables, strict=True):
-            first, stop = table.cached, tokens // group.size
+        tables = holding.tables
+        for row in self._rows:
+            table = tables[row[0].index]
+            first, stop = table.cached, tokens // table.size
             if first < stop:
-                table.cached = stop
-                stop = min(stop, holding.public // group.size)
-                if first < stop:
-                    more, blocks = self._keyed(holding, group, first, table.blocks[first:stop])
-                    keys += more
-                    offered += blocks
-        if keys:
-            self.pool.publish(keys, offered)
+                for group in row:
+                    tables[group.index].cached = stop
+                self._tell(holding, row, first, min(stop, holding.public // table.size))
 
-    def _keyed(
-        self, holding: Holding, group: Group, first: int, blocks: Blocks
-    ) -> tuple[list[int], Blocks]:
-        if holding.forked:
-            blocks = [0 if self.pool.key_of(block) else block for block in blocks]
-        return group.keyed(holding.path, first, blocks)
+    def _tell(self, holding: Holding, row: list[Group], first: int, stop: int) -> None:
+        """Tell the prefix cache of these entries of tables of one type."""
+        parts = parts_of(holding.path, row[0].size, first, stop)
+        for group in row if parts else ():
+            blocks = holding.tables[group.index].blocks[first:stop]
+            if holding.forked:
+                blocks = [0 if self.pool.is_found(block) else block for block in blocks]
+            group.publish(parts, blocks)
 
     def _disclose(
-        self, holding: Holding, group: Group, first: int, blocks: Blocks, tokens: int
+        self, holding: Holding, row: list[Group], first: int, stop: int, tokens: int
     ) -> None:
         """Tell the prefix cache of private blocks, if full with ``tokens`` tokens, now given up."""
         if self.caching and holding.public < _EVERYTHING:
-            stop = min(first + len(blocks), tokens // group.size)
-            start = max(first, holding.public // group.size)
-            if start < stop:
-                kept = blocks[start - first : stop - first]
-                self.pool.publish(*self._keyed(holding, group, start, kept))
+            size = row[0].size
+            stop = min(stop, tokens // size)
+            self._tell(holding, row, max(first, holding.public // size), stop)
 
     def release(self, owner: int) -> None:
         """Give back what ``owner`` holds, if anything: group after group, each from its end."""
@@ -315,8 +333,9 @@ class BlockManager:
         tokens: how many of its tokens are computed, or have room and are known.
         """
         holding = self.holdings[owner]
-        for group, table in zip(self.groups, holding.tables, strict=True):
-            self._disclose(holding, group, 0, table.blocks, holding.told(tokens))
+        for row in self._rows:
+            entries = len(holding.tables[row[0].index].blocks)
+            self._disclose(holding, row, 0, entries, holding.told(tokens))
         self.release(owner)
         self._returning.add(owner)
 
@@ -373,7 +392,7 @@ class BlockManager:
             if tokens % group.size and table.blocks[-1]:
                 self.pool.unpublish(table.blocks[-1])
         holding.start = holding.end = tokens
-        holding.surplus = 0
+        holding.surplus = holding.room = 0
         if self.frees:
             self._foresee_drop(holding)
         self._open_tail(holding)

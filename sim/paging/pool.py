@@ -4,17 +4,17 @@ vLLM's ``block_pool.py`` and ``kv_cache_utils.FreeKVCacheBlockQueue``: the same 
 order, in another shape. The free queue is made of *runs*, the lists in which blocks were given
 back. A run is read from its end, because a sequence's last block is to be reused first; so a
 whole block table is freed by appending it, and blocks are taken by cutting a slice off a run.
-What a taken block held is forgotten on the block's side only. The other way, from key to block,
-is checked when it is gone.
+What can be found stands on *shelves*, in the order of its tokens; so a prefix is looked up by
+cutting slices off shelves, and told to others by putting slices there.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import repeat
 
 from sim.errors import IntegrityError
+from sim.paging.shelves import Shelf
 
 NULL_BLOCK = 0
 
@@ -36,14 +36,16 @@ class BlockPool:
         self.evicted: list[int] | None = None
         self._queue: deque[list[int]] = deque([list(range(size - 1, 0, -1))])
         self._emptied = 0
-        self._key_of = [0] * size
-        """0: the block cannot be found."""
-        self._oldest: dict[int, int] = {}
-        """The block that has had a key for the longest time, if it still has."""
-        self._later: dict[int, list[int]] = {}
-        """Blocks that were given the same key later, in order, if they still have it."""
-        self._run_of: list[list[int]] = [[]] * size
-        """The run that a block was last given back in, whether it still is there or not."""
+        self._shelves: dict[int, Shelf] = {}
+        self._shelves_to_tidy = 64
+        self._finds = False
+        """Whether anything could ever be found."""
+        self._shelf_of: list[Shelf | None] = [None] * size
+        """Where a block can be found, if it can be."""
+        self._entry_of = [0] * size
+        """Which entry of its shelf a block is."""
+        self._run_of: list[list[int] | None] = [None] * size
+        """The run that a free block is in, if it was given back since anything could be found."""
 
     # Taking and giving.
 
@@ -65,17 +67,9 @@ class BlockPool:
                 missing -= len(run)
                 queue.popleft()
                 self._emptied -= not run
-                run.clear()
         self.free -= n
-        if self._oldest:
-            key_of = self._key_of
-            found = [block for block in taken if key_of[block]]
-            if found:
-                self.evictions += len(found)
-                if self.evicted is not None:
-                    self.evicted += found
-                for block in found:
-                    key_of[block] = 0
+        if self._finds:
+            self._evict(taken)
         return taken
 
     def take_one(self) -> int:
@@ -89,12 +83,29 @@ class BlockPool:
         if not run:
             queue.popleft()
         self.free -= 1
-        if self._key_of[block]:
-            self._key_of[block] = 0
-            self.evictions += 1
+        self._run_of[block] = None
+        if self._shelf_of[block] is not None:
+            self._evict([block])
+        return block
+
+    def _evict(self, taken: list[int]) -> None:
+        """Blocks that were taken are on no shelf any more."""
+        run_of, shelf_of, entry_of = self._run_of, self._shelf_of, self._entry_of
+        evicted = 0
+        for block in taken:
+            run_of[block] = None
+            shelf = shelf_of[block]
+            if shelf is None:
+                continue
+            shelf_of[block] = None
+            evicted += 1
             if self.evicted is not None:
                 self.evicted.append(block)
-        return block
+            if shelf.later:
+                shelf.remove(entry_of[block], block)
+            else:
+                shelf.blocks[entry_of[block] - shelf.first] = NULL_BLOCK
+        self.evictions += evicted
 
     def give(self, blocks: list[int]) -> None:
         """Give one hold of each of ``blocks`` back, the last block first.
@@ -104,7 +115,7 @@ class BlockPool:
         if self.sharers:
             blocks = self._unshared(blocks)
         if blocks:
-            if self._oldest:
+            if self._finds:
                 run_of = self._run_of
                 for block in blocks:
                     run_of[block] = blocks
@@ -139,36 +150,46 @@ class BlockPool:
         self.extra_holds += len(blocks)
 
     def touch(self, blocks: list[int]) -> None:
-        """One more hold of each of ``blocks``, all with keys; free ones leave the queue."""
-        held = blocks
-        for run, gone in self._by_run(blocks):
-            self.free -= len(gone)
-            held = [block for block in held if block not in gone]
-            run[:] = [block for block in run if block not in gone]
-            self._emptied += not run
+        """One more hold of each of ``blocks``, which can be found; free ones leave the queue."""
+        run_of = self._run_of
+        held: list[int] = []
+        free: list[int] = []
+        before: list[int] | None = None
+        for block in blocks:
+            run = run_of[block]
+            if run is None:
+                held.append(block)
+                continue
+            if run is not before:
+                if before is not None:
+                    self._pull(before, free)
+                    free = []
+                before = run
+            free.append(block)
+            run_of[block] = None
+        if before is not None:
+            self._pull(before, free)
         if self._emptied > 16 + len(self._queue) // 2:
             self._queue = deque(run for run in self._queue if run)
             self._emptied = 0
         if held:
             self.share(held)
 
-    def free_among(self, blocks: list[int]) -> int:
-        """How many of ``blocks``, all with keys or null, are free."""
-        return sum(len(inside) for _, inside in self._by_run(blocks))
+    def _pull(self, run: list[int], blocks: list[int]) -> None:
+        """Take blocks out of the middle of a run."""
+        at, n = run.index(blocks[0]), len(blocks)
+        if run[at : at + n] == blocks:
+            del run[at : at + n]
+        else:
+            gone = set(blocks)
+            run[:] = [block for block in run if block not in gone]
+        self.free -= n
+        self._emptied += not run
 
-    def _by_run(self, blocks: list[int]) -> list[tuple[list[int], set[int]]]:
-        """The runs of the free queue that any of ``blocks`` are in, and which are in each."""
+    def free_among(self, blocks: list[int]) -> int:
+        """How many of ``blocks``, which can be found or are null, are free."""
         run_of = self._run_of
-        found: list[tuple[list[int], set[int]]] = []
-        before: list[int] = []
-        for block in blocks:
-            run = run_of[block]
-            if run and run is not before and all(run is not other for other, _ in found):
-                inside = set(run).intersection(blocks)
-                if inside:
-                    found.append((run, inside))
-            before = run
-        return found
+        return sum([run_of[block] is not None for block in blocks])
 
     def holds_of(self, block: int) -> int:
         """Holders of a block that is not free."""
@@ -176,113 +197,102 @@ class BlockPool:
 
     # The prefix cache.
 
-    def find(self, key: int) -> int:
-        """The block that has had ``key`` for the longest time, or the null block."""
-        block = self._oldest.get(key, NULL_BLOCK)
-        if block and self._key_of[block] != key:
-            return self._next_oldest(key)
-        return block
+    def find(self, number: int, first: int, stop: int) -> list[int]:
+        """The blocks of the entries ``first .. stop - 1`` of a shelf, null where there is none.
 
-    def find_leading(self, keys: list[int]) -> list[int]:
-        """Blocks with the first, second, ... of ``keys``, up to the first that none has."""
-        found: list[int] = list(iter(map(self._oldest.get, keys).__next__, None))
-        if list(map(self._key_of.__getitem__, found)) == keys[: len(found)]:
-            return found
-        blocks = []
-        for key in keys:
-            block = self.find(key)
-            if not block:
-                break
-            blocks.append(block)
-        return blocks
+        Of several, the one that has stood there for the longest time.
+        """
+        shelf = self._shelves.get(number)
+        if shelf is None or first >= stop:
+            return [NULL_BLOCK] * (stop - first)
+        at = first - shelf.first
+        if at < 0:
+            missing = min(-at, stop - first)
+            return [NULL_BLOCK] * missing + self.find(number, first + missing, stop)
+        found = shelf.blocks[at : at + stop - first]
+        if len(found) < stop - first:
+            found += [NULL_BLOCK] * (stop - first - len(found))
+        return found
 
-    def find_each(self, keys: list[int]) -> list[int]:
-        """For every key the block that `find` finds."""
-        found = list(map(self._oldest.get, keys, repeat(NULL_BLOCK)))
-        held = list(map(self._key_of.__getitem__, found))
-        if held == keys:
-            return found
-        return [
-            block if key == own or not block else self.find(key)
-            for block, own, key in zip(found, held, keys, strict=True)
-        ]
+    def find_leading(self, number: int, first: int, stop: int) -> list[int]:
+        """The blocks of the entries from ``first`` on, up to the first that there is none of."""
+        shelf = self._shelves.get(number)
+        if shelf is None or first < shelf.first:
+            return []
+        at = first - shelf.first
+        found = shelf.blocks[at : at + stop - first]
+        if NULL_BLOCK in found:
+            del found[found.index(NULL_BLOCK) :]
+        return found
 
-    def key_of(self, block: int) -> int:
-        """The key of a block, 0 if it cannot be found."""
-        return self._key_of[block]
+    def is_found(self, block: int) -> bool:
+        """Whether a block has a place on a shelf."""
+        return self._shelf_of[block] is not None
 
-    def publish(self, keys: list[int], blocks: list[int]) -> None:
-        """Let ``blocks``, which are held and have no key, be found under ``keys``."""
-        if len(keys) == 1:
-            self.publish_one(keys[0], blocks[0])
-            return
-        key_of, oldest = self._key_of, self._oldest
-        if not oldest.keys().isdisjoint(keys) and self._anyone_has(keys):
-            for key, block in zip(keys, blocks, strict=True):
-                self.publish_one(key, block)
-            return
-        for key, block in zip(keys, blocks, strict=True):
-            oldest[key] = block
-            key_of[block] = key
-        if len(oldest) > 4 * self.size + 64:
-            self._forget_lost_keys()
+    def place_of(self, block: int) -> tuple[int, int] | None:
+        """The number of the shelf that a block stands on, and the entry."""
+        shelf = self._shelf_of[block]
+        return None if shelf is None else (shelf.number, self._entry_of[block])
 
-    def _anyone_has(self, keys: list[int]) -> bool:
-        """Whether a block can be found under any of ``keys``, or could for want of the oldest."""
-        if self._later and not self._later.keys().isdisjoint(keys):
-            return True
-        key_of, oldest = self._key_of, self._oldest
-        return any(key_of[oldest[key]] == key for key in keys if key in oldest)
+    def publish(self, number: int, first: int, blocks: list[int]) -> None:
+        """Let ``blocks``, held ones on no shelf or null, be found as entries from ``first`` on."""
+        shelf = self._shelf(number, first)
+        shelf_of, entry_of = self._shelf_of, self._entry_of
+        if not shelf.put(first, blocks):
+            for entry, block in enumerate(blocks, first):
+                if block:
+                    shelf.put_one(entry, block)
+        entry = first
+        for block in blocks:
+            if block:
+                shelf_of[block] = shelf
+                entry_of[block] = entry
+            entry += 1
 
-    def publish_one(self, key: int, block: int) -> None:
-        """Let a block, which is held and has no key, be found under ``key``."""
-        if self.find(key):
-            self._append_later(key, block)
-        else:
-            self._oldest[key] = block
-        self._key_of[block] = key
+    def publish_one(self, number: int, entry: int, block: int) -> None:
+        """`publish` a single block."""
+        shelf = self._shelf(number, entry)
+        shelf.put_one(entry, block)
+        self._shelf_of[block] = shelf
+        self._entry_of[block] = entry
+
+    def _shelf(self, number: int, first: int) -> Shelf:
+        shelf = self._shelves.get(number)
+        if shelf is None:
+            if len(self._shelves) >= self._shelves_to_tidy:
+                self._tidy()
+            self._shelves[number] = shelf = Shelf(number, first)
+            self._finds = True
+        return shelf
+
+    def _tidy(self) -> None:
+        """Throw empty shelves away, every time that there are twice as many as were left."""
+        self._shelves = {n: shelf for n, shelf in self._shelves.items() if any(shelf.blocks)}
+        self._shelves_to_tidy = 2 * len(self._shelves) + 64
 
     def unpublish(self, block: int) -> None:
-        """Let a held block no longer be found, as it is to be written again."""
-        self._key_of[block] = 0
+        """Let a block no longer be found."""
+        shelf = self._shelf_of[block]
+        if shelf is not None:
+            self._shelf_of[block] = None
+            shelf.remove(self._entry_of[block], block)
 
     def forget_keys(self) -> None:
         """Empty the prefix cache."""
-        self._key_of = [0] * self.size
-        self._oldest.clear()
-        self._later.clear()
-
-    def _append_later(self, key: int, block: int) -> None:
-        """Queue up for a key that others have. A block that once had it too queues up anew."""
-        later = [other for other in self._later.get(key, ()) if self._key_of[other] == key]
-        self._later[key] = [*later, block]
-
-    def _next_oldest(self, key: int) -> int:
-        """Who has ``key`` now that the oldest has lost it; the null block if nobody has."""
-        later = [block for block in self._later.pop(key, ()) if self._key_of[block] == key]
-        if not later:
-            del self._oldest[key]
-            return NULL_BLOCK
-        self._oldest[key] = later[0]
-        if len(later) > 1:
-            self._later[key] = later[1:]
-        return later[0]
-
-    def _forget_lost_keys(self) -> None:
-        for key in list(self._later):
-            self.find(key)
-        key_of = self._key_of
-        self._oldest = {key: b for key, b in self._oldest.items() if key_of[b] == key}
+        self._shelf_of = [None] * self.size
+        self._shelves.clear()
 
     @property
     def cached_blocks(self) -> int:
         """Blocks that can be found, free or not."""
-        return self.size - self._key_of.count(0)
+        return self.size - self._shelf_of.count(None)
 
     @property
     def cached_keys(self) -> int:
-        """Distinct keys; fewer than blocks where the same content was computed twice."""
-        return len(set(self._key_of)) - 1
+        """Distinct entries; fewer than blocks where the same content was computed twice."""
+        return self.cached_blocks - sum(
+            len(later) for shelf in self._shelves.values() for later in shelf.later.values()
+        )
 
     # Looking at it.
 
@@ -301,11 +311,16 @@ class BlockPool:
         shared = {block: n - 1 for block, n in held.items() if n > 1}
         if shared != self.sharers or sum(shared.values()) != self.extra_holds:
             raise IntegrityError(f"holders differ: {shared} held, {self.sharers} counted")
-        for block, key in enumerate(self._key_of):
-            if key and block != self._oldest.get(key) and block not in self._later.get(key, ()):
-                raise IntegrityError(f"block {block} cannot be found under its key")
+        for block, shelf in enumerate(self._shelf_of):
+            if shelf is not None and not shelf.has(self._entry_of[block], block):
+                raise IntegrityError(f"block {block} cannot be found on its shelf")
+        for number, shelf in self._shelves.items():
+            if any(self.place_of(b) != (number, e) for e, b in shelf.places()):
+                raise IntegrityError(f"blocks are found on shelf {number} that have lost their key")
         for run in self._queue:
-            if any(self._key_of[b] and self._run_of[b] is not run for b in run):
-                raise IntegrityError("a free block with a key cannot be found in the queue")
+            if any(self._shelf_of[b] is not None and self._run_of[b] is not run for b in run):
+                raise IntegrityError("a free block that can be found is not where the queue has it")
+        if any(self._run_of[block] is not None for block in held):
+            raise IntegrityError("a held block is looked for in the free queue")
         if sum(not run for run in self._queue) != self._emptied:
             raise IntegrityError("emptied runs are miscounted")

@@ -7,48 +7,35 @@ longest sequence), with ``all`` a state is kept at every block boundary while it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sim.paging.groups import Blocks, Group, Piece, Table
-from sim.paging.keys import KeyMaker
+from sim.paging.groups import Blocks, Group, Range, Table
+from sim.paging.keys import Part
 from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
 from sim.paging.windows import WindowGroup
-from workloads.request import PrefixPath
 
 
 class StateGroup(WindowGroup):
-    """Modes ``none`` and ``all``: what is needed is the block of the last computed token."""
+    """Modes ``none`` and ``all``: what is needed is the block of the last computed token.
 
-    def __init__(self, spec: GroupSpec, index: int, pool: BlockPool, keys: KeyMaker) -> None:
-        super().__init__(spec, index, pool, keys)
+    That is a window of two tokens: the next one, and the last whose state it is made from.
+    """
+
+    def __init__(self, spec: GroupSpec, index: int, groups: int, pool: BlockPool) -> None:
+        super().__init__(spec, index, groups, pool)
         self.window = 2
-        self._fresh: set[int] = set()
-        """Keys published in this step, whose states are not computed yet."""
-
-    def find(
-        self, peers: Sequence[Group], path: PrefixPath, longest: int, alignment: int
-    ) -> list[Blocks]:
-        """The rightmost cached state; what is before it stays null."""
-        stop = longest // self.size
-        columns = self._columns(peers, path, 0, stop)
-        every = alignment // self.size
-        for i in range(stop - 1, -1, -1):
-            if (i + 1) % every == 0 and all(column[i] for column in columns):
-                return [[0] * i + [column[i]] for column in columns]
-        return [[] for _ in peers]
+        self._fresh: set[tuple[int, int] | None] = set()
+        """Places published in this step, whose states are not computed yet."""
 
     def first_need(self, hit: Blocks, tokens: int, computed: int) -> int:
         """More than there is if the state that was found is only being computed in this step."""
-        if hit and self.pool.key_of(hit[-1]) in self._fresh:
+        if hit and self.pool.place_of(hit[-1]) in self._fresh:
             return self.pool.size + 1
         return super().first_need(hit, tokens, computed)
 
-    def keyed(self, path: PrefixPath, first: int, blocks: Blocks) -> tuple[list[int], Blocks]:
-        """Takes note of the keys as well."""
-        keys, blocks = super().keyed(path, first, blocks)
-        self._fresh.update(keys)
-        return keys, blocks
+    def publish(self, parts: list[Part], blocks: Blocks) -> None:
+        """Takes note of the places as well."""
+        super().publish(parts, blocks)
+        self._fresh.update([self.pool.place_of(block) for block in blocks if block])
 
     def step_ends(self) -> None:
         """The states of this step are computed."""
@@ -87,17 +74,20 @@ class AlignedStateGroup(StateGroup):
         """The entries that are not null, wherever they are."""
         return [block for block in table.blocks if block]
 
-    def drop(self, table: Table, computed: int) -> list[Piece]:
-        """Blocks of earlier states, once the state after ``computed`` tokens was made from them."""
-        blocks, pieces = table.blocks, []
+    def drops(self, table: Table, computed: int) -> list[Range]:
+        """Earlier states, once the state after ``computed`` tokens was made from them."""
+        blocks, state, found = table.blocks, table.state, []
         stop = first = min(self.skipped(computed) // self.size, len(blocks))
         while first and blocks[first - 1]:
             first -= 1
         if first < stop:
-            pieces.append((first, blocks[first:stop]))
-            blocks[first:stop] = [0] * (stop - first)
-        state = table.state
-        if state is not None and state < -(-computed // self.size) - 1 and blocks[state]:
-            pieces.append((state, [blocks[state]]))
-            blocks[state] = 0
-        return pieces
+            found.append((first, stop))
+        if state is None or state >= -(-computed // self.size) - 1 or first <= state < stop:
+            return found
+        if blocks[state]:
+            found.append((state, state + 1))
+        return found
+
+    def take_out(self, table: Table, first: int, stop: int) -> Blocks:
+        """These are any entries."""
+        return Group.take_out(self, table, first, stop)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sim.paging.groups import Blocks, Group, Piece, Table
+from sim.paging.groups import Blocks, Group, Range, Table
+from sim.paging.keys import parts_of
 from workloads.request import PrefixPath
 
 
@@ -25,43 +26,40 @@ class WindowGroup(Group):
         What is before it stays null. Where there is none, the run that reaches block 0 counts,
         however short. A run may only end at a multiple of ``alignment``.
         """
-        stop = longest // self.size
-        wanted = -(-(self.window - 1) // self.size)
+        wanted = max(-(-(self.window - 1) // self.size), 1)
         every = alignment // self.size
-        if 0 < wanted <= stop and stop % every == 0:
-            tail = self._columns(peers, path, stop - wanted, stop)
-            if all(map(all, tail)):
-                return [[0] * (stop - wanted) + column for column in tail]
-        columns = self._columns(peers, path, 0, stop)
-        run = 0
-        for i in range(stop - 1, -1, -1):
-            if not columns[0][i] or not all(column[i] for column in columns):
-                run = 0
-            elif run or (i + 1) % every == 0:
-                run += 1
-                if run >= wanted:
-                    return [[0] * i + column[i : i + run] for column in columns]
-        run -= run % every
-        return [column[:run] for column in columns]
+        end = longest // self.size // every * every
+        first = max(end - wanted, 0)
+        columns = self._columns(peers, path, first, end)
+        if not any(0 in column for column in columns):
+            return [[0] * first + column for column in columns]
+        columns = self._columns(peers, path, 0, end)
+        while True:
+            first = max(end - wanted, 0)
+            gap = _last_gap(columns, first, end)
+            if gap is None:
+                return [[0] * first + column[first:end] for column in columns]
+            end = gap // every * every
 
     def _columns(
         self, peers: Sequence[Group], path: PrefixPath, first: int, stop: int
     ) -> list[Blocks]:
         """For every peer the cached blocks of entries ``first .. stop - 1``, 0 for none."""
-        keys = [key for peer in peers for key in peer.keys(path, first, stop)]
-        found, n = self.pool.find_each(keys), stop - first
-        return [found[i * n : (i + 1) * n] for i in range(len(peers))]
+        columns: list[Blocks] = [[] for _ in peers]
+        for branch, start, until in parts_of(path, self.size, first, stop):
+            for peer, column in zip(peers, columns, strict=True):
+                column += self.pool.find(peer.shelf(branch), start, until)
+        return columns
 
-    def drop(self, table: Table, computed: int) -> list[Piece]:
+    def drops(self, table: Table, computed: int) -> list[Range]:
         """The whole blocks before the window."""
-        first = table.live
         stop = min(self.skipped(computed) // self.size, len(table.blocks))
-        if stop <= first:
-            return []
-        gone = table.blocks[first:stop]
-        table.blocks[first:stop] = [0] * (stop - first)
+        return [(table.live, stop)] if stop > table.live else []
+
+    def take_out(self, table: Table, first: int, stop: int) -> Blocks:
+        """These are leading entries."""
         table.live = stop
-        return [(first, gone)]
+        return super().take_out(table, first, stop)
 
     def next_drop(self, table: Table) -> int:
         """When the next block is before the window."""
@@ -96,10 +94,19 @@ class ChunkGroup(WindowGroup):
     ) -> list[Blocks]:
         """Blocks before the chunk of the last token count as found; then left to right."""
         del alignment
-        stop = longest // self.size
         first = self.skipped(longest) // self.size
-        tables = []
-        for peer in peers:
-            tables.append([0] * first + peer._leading(path, first, stop))
-            stop = len(tables[-1])
-        return [table[:stop] for table in tables]
+        tables = self._leading(peers, path, first, longest // self.size)
+        return [[0] * first + table for table in tables]
+
+
+def _last_gap(columns: list[Blocks], first: int, stop: int) -> int | None:
+    """Where the last gap in any of the columns begins that reaches into these entries."""
+    found: int | None = None
+    for column in columns:
+        for entry in range(stop - 1, first - 1, -1):
+            if not column[entry]:
+                while entry and not column[entry - 1]:
+                    entry -= 1
+                found, stop = entry, entry
+                break
+    return found

@@ -20,6 +20,7 @@ from sim.paging.coordinator import Coordinator, Hit
 from sim.paging.groups import Group
 from sim.paging.manager import BlockManager
 from sim.paging.pool import BlockPool
+from sim.paging.shelves import Shelf
 from sim.paging.states import StateGroup
 from sim.paging.windows import ChunkGroup, WindowGroup
 from sim.policies.paged import Paged
@@ -86,11 +87,11 @@ def freeing_forgets_keys(patch: MonkeyPatch) -> None:
 def newest_duplicate_found(patch: MonkeyPatch) -> None:
     """Rule 5: of two blocks with a key the newer one is found."""
 
-    def publish_one(self: BlockPool, key: int, block: int) -> None:
-        self._oldest[key] = block
-        self._key_of[block] = key
+    def put_one(original: Any, self: Shelf, entry: int, block: int) -> None:
+        original(self, entry, block)
+        self.blocks[entry - self.first] = block
 
-    patch.setattr(BlockPool, "publish_one", publish_one)
+    around(patch, Shelf, "put_one", put_one)
 
 
 @mutant("scripted_same_step")

@@ -10,33 +10,37 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sim.errors import IntegrityError
 from sim.paging.pool import BlockPool
 
-KEYS = st.integers(1, 12)
+SHELVES = st.integers(-2, 2)
+ENTRIES = st.integers(0, 9)
+
+Place = tuple[int, int]
+"""The number of a shelf and an entry of it: what blocks are found by."""
 
 
 class SlowPool:
-    """A list of free blocks, holders by block, and for every key its blocks in order of arrival."""
+    """A list of free blocks, holders by block, for every place its blocks in order of arrival."""
 
     def __init__(self, size: int) -> None:
         self.queue = list(range(1, size))
         self.holders: dict[int, int] = {}
-        self.blocks_of: dict[int, dict[int, None]] = {}
-        self.key_of: dict[int, int] = {}
+        self.blocks_of: dict[Place, dict[int, None]] = {}
+        self.place_of: dict[int, Place] = {}
         self.evicted: list[int] = []
 
     def take(self, n: int) -> list[int]:
         taken, self.queue = self.queue[:n], self.queue[n:]
         for block in taken:
             self.holders[block] = 1
-            if block in self.key_of:
+            if block in self.place_of:
                 self.evicted.append(block)
-                self.lose_key(block)
+                self.lose_place(block)
         return taken
 
-    def lose_key(self, block: int) -> None:
-        key = self.key_of.pop(block)
-        del self.blocks_of[key][block]
-        if not self.blocks_of[key]:
-            del self.blocks_of[key]
+    def lose_place(self, block: int) -> None:
+        place = self.place_of.pop(block)
+        del self.blocks_of[place][block]
+        if not self.blocks_of[place]:
+            del self.blocks_of[place]
 
     def give(self, blocks: list[int]) -> None:
         for block in reversed(blocks):
@@ -51,9 +55,9 @@ class SlowPool:
                 self.queue.remove(block)
             self.holders[block] = self.holders.get(block, 0) + 1
 
-    def publish(self, key: int, block: int) -> None:
-        self.blocks_of.setdefault(key, {})[block] = None
-        self.key_of[block] = key
+    def publish(self, place: Place, block: int) -> None:
+        self.blocks_of.setdefault(place, {})[block] = None
+        self.place_of[block] = place
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -93,38 +97,38 @@ class PoolMachine(RuleBasedStateMachine):
         self.tables.append(list(table))
 
     @precondition(lambda self: self.tables)
-    @rule(data=st.data(), key=KEYS)
-    def publish(self, data: st.DataObject, key: int) -> None:
+    @rule(data=st.data(), shelf=SHELVES, first=ENTRIES)
+    def publish(self, data: st.DataObject, shelf: int, first: int) -> None:
         table = data.draw(st.sampled_from(self.tables))
-        bare = [block for block in table if block not in self.slow.key_of]
-        if not bare:
-            return
-        keys = list(range(key, key + 2 * len(bare), 2))
-        for own, block in zip(keys, bare, strict=True):
-            self.slow.publish(own, block)
-        if len(bare) == 1:
-            self.pool.publish_one(key, bare[0])
+        bare = [0 if block in self.slow.place_of else block for block in table]
+        for entry, block in enumerate(bare, first):
+            if block:
+                self.slow.publish((shelf, entry), block)
+        if len(bare) == 1 and bare[0]:
+            self.pool.publish_one(shelf, first, bare[0])
         else:
-            self.pool.publish(keys, bare)
+            self.pool.publish(shelf, first, bare)
 
-    @precondition(lambda self: self.slow.key_of)
+    @precondition(lambda self: self.slow.place_of)
     @rule(data=st.data())
     def unpublish(self, data: st.DataObject) -> None:
-        held = [block for block in self.slow.key_of if block in self.slow.holders]
+        held = [block for block in self.slow.place_of if block in self.slow.holders]
         if held:
             block = data.draw(st.sampled_from(held))
-            self.slow.lose_key(block)
+            self.slow.lose_place(block)
             self.pool.unpublish(block)
 
-    @rule(key=KEYS, step=st.integers(1, 3), n=st.integers(1, 6))
-    def hit(self, key: int, step: int, n: int) -> None:
-        keys = list(range(key, key + step * n, step))
-        every = [next(iter(self.slow.blocks_of.get(k, {0: None}))) for k in keys]
+    @rule(shelf=SHELVES, first=ENTRIES, n=st.integers(0, 12), data=st.data())
+    def hit(self, shelf: int, first: int, n: int, data: st.DataObject) -> None:
+        places = [(shelf, entry) for entry in range(first, first + n)]
+        every = [next(iter(self.slow.blocks_of.get(place, {0: None}))) for place in places]
         leading = every[: every.index(0)] if 0 in every else every
-        assert self.pool.find_each(keys) == every
-        found = self.pool.find_leading(keys)
-        assert found == leading
-        assert self.pool.free_among(found) == sum(block in self.slow.queue for block in found)
+        assert self.pool.find(shelf, first, first + n) == every
+        assert self.pool.find_leading(shelf, first, first + n) == leading
+        found = [block for block in every if block]
+        if data.draw(st.booleans()):
+            found = data.draw(st.permutations(found))
+        assert self.pool.free_among(every) == sum(block in self.slow.queue for block in found)
         if found:
             self.slow.touch(found)
             self.pool.touch(found)
@@ -139,10 +143,11 @@ class PoolMachine(RuleBasedStateMachine):
         assert pool.free == len(slow.queue)
         assert pool.evicted == slow.evicted
         assert pool.evictions == len(slow.evicted)
-        assert pool.cached_blocks == len(slow.key_of)
+        assert pool.cached_blocks == len(slow.place_of)
         assert pool.cached_keys == len(slow.blocks_of)
         assert all(pool.holds_of(block) == n for block, n in slow.holders.items())
-        assert all(pool.key_of(block) == slow.key_of.get(block, 0) for block in range(pool.size))
+        assert all(pool.place_of(block) == slow.place_of.get(block) for block in range(pool.size))
+        assert all(pool.is_found(block) == (block in slow.place_of) for block in range(pool.size))
         pool.check_integrity(slow.holders)
 
 
@@ -150,31 +155,34 @@ TestPool = PoolMachine.TestCase
 TestPool.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
 
 
-def test_lost_keys_do_not_pile_up() -> None:
+def test_empty_shelves_do_not_pile_up() -> None:
     pool = BlockPool(8)
-    for start in range(1, 10_000, 10):
+    for number in range(1000):
         blocks = pool.take(7)
-        pool.publish(list(range(start, start + 7)), blocks)
+        pool.publish(number, 0, blocks)
         pool.give(blocks)
-    assert len(pool._oldest) <= 4 * pool.size + 64 + 7
+    assert len(pool._shelves) < 100
     assert pool.cached_keys == 7
 
 
 def test_emptied_runs_do_not_pile_up() -> None:
     pool = BlockPool(1000)
     blocks = pool.take(2)
-    pool.publish([1, 2], blocks)
+    pool.publish(1, 0, blocks)
     for _ in range(1000):
         pool.give(blocks)
-        blocks = pool.find_leading([1, 2])
+        blocks = pool.find_leading(1, 0, 2)
         pool.touch(blocks)
     assert len(pool._queue) < 50
 
 
-@pytest.mark.parametrize("damage", ["lost", "doubled", "shared", "miscounted", "key"])
+@pytest.mark.parametrize(
+    "damage", ["lost", "doubled", "shared", "miscounted", "misplaced", "evicted"]
+)
 def test_integrity_check_notices(damage: str) -> None:
     pool = BlockPool(6)
     blocks = pool.take(3)
+    pool.publish(3, 1, blocks)
     held = dict.fromkeys(blocks, 1)
     pool.check_integrity(held)
     if damage == "lost":
@@ -186,7 +194,9 @@ def test_integrity_check_notices(damage: str) -> None:
         held[blocks[0]] = 2
     elif damage == "miscounted":
         pool.free += 1
+    elif damage == "misplaced":
+        pool._entry_of[blocks[0]] = 9
     else:
-        pool._key_of[blocks[0]] = 9
+        pool._shelf_of[blocks[0]] = None
     with pytest.raises(IntegrityError):
         pool.check_integrity(held)

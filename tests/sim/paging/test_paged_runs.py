@@ -211,8 +211,9 @@ class Served:
             owner: [table.blocks for table in holding.tables]
             for owner, holding in manager.holdings.items()
         }
-        keys = [pool.key_of(block) for block in range(pool.size)]
-        return tables, list(pool.free_queue()), keys, [pool.find(key) for key in keys if key]
+        places = [pool.place_of(block) for block in range(pool.size)]
+        found = [pool.find(*place, place[1] + 1) for place in places if place is not None]
+        return tables, list(pool.free_queue()), places, found
 
 
 def assert_same(one: Served, other: Served) -> None:
