@@ -58,7 +58,7 @@ def cells_read(group: LayerGroup, start: int, n: int) -> int:
 
 
 def cells_read_each(
-    group: LayerGroup, start: NDArray[np.int64], n: NDArray[np.int64]
+    group: LayerGroup, start: NDArray[np.int64], n: NDArray[np.int64] | int
 ) -> NDArray[np.int64]:
     """`cells_read` in a group of attention layers, for every element."""
     if group.kind == "swa":
@@ -99,6 +99,18 @@ def attended_in_run(group: LayerGroup, lengths: NDArray[np.int64], steps: int) -
         grown: NDArray[np.int64] = int(phase.sum()) + len(lengths) * (step + 1)
         return grown - group.window * wraps(group.window - phase, group.window, steps)
     return np.zeros(steps, dtype=np.int64)
+
+
+def attended_by_run(group: LayerGroup, lengths: NDArray[np.int64], steps: int) -> int:
+    """The sum of `attended_in_run` over all steps; the cost does not grow with them."""
+    if group.kind != "swa":
+        pairs = pairs_before(group, lengths + steps) - pairs_before(group, lengths)
+        return int(pairs.sum())
+    # A sequence falls short of the window by d cells at the first step, d - 1 at the next, ...
+    short = group.window - 1 - lengths
+    falls = np.minimum(np.maximum(short, 0), steps)
+    missing = int(falls @ short) - (int(falls @ falls) - int(falls.sum())) // 2
+    return len(lengths) * steps * group.window - missing
 
 
 def _shortfall(slack: NDArray[np.int64], steps: int) -> NDArray[np.int64]:

@@ -9,7 +9,6 @@ its layers see, so excess is understated where a context shift has dropped some.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from operator import mul
 
@@ -17,10 +16,12 @@ import numpy as np
 
 from sim.decode_run import Priced
 from sim.model import LayerGroup
-from sim.reads import attended_in_run, cells_read_each
+from sim.reads import attended_by_run, attended_in_run, cells_read, cells_read_each
+from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence
 from sim.step import Count, Run, Work
-from sim.work import context_of
+from sim.step_log import Spans
+from sim.work import context_of, lengths_of
 
 
 class Scanned:
@@ -32,16 +33,15 @@ class Scanned:
         self._groups = [(i, g) for i, g in enumerate(groups) if g.kind != "recurrent"]
         self._cell_bytes = cell_bytes
 
-    def step(self, work: Work, runs: Iterable[Run]) -> None:
+    def step(self, work: Work, runs: SequenceOf[Run]) -> None:
         """One step that computes ``runs``."""
-        spans = None
         for index, group in self._groups:
             if group.kind == "full":
-                needed = work.decode_context + sum(n + start for n, start in work.prefills)
+                needed = work.decode_context
+                for n, start in work.prefills:
+                    needed = needed + n + start
             else:
-                if spans is None:
-                    spans = np.array([run[1:] for run in runs], dtype=np.int64)
-                needed = int(cells_read_each(group, spans[:, 0], spans[:, 1]).sum())
+                needed = _needed(group, runs)
             self._add(index, work.reads[index].cells, needed, 1)
 
     def run(self, taken: Priced, seqs: SequenceOf[Sequence]) -> None:
@@ -58,12 +58,8 @@ class Scanned:
         """Spans in each of which the same is loaded."""
         steps, counts = taken.spans.steps, taken.spans.counts
         for index, group in self._groups:
-            needed: Count
             if group.kind != "full":
-                lengths = np.array([seq.computed for seq in seqs])
-                needed = attended_in_run(group, lengths, steps)
-                loads = np.repeat(np.array(cells[index][: len(counts)]), counts)
-                self._add(index, loads, needed, steps)
+                self._windowed_stretches(index, group, taken.spans, cells[index], seqs)
             elif taken.complete:
                 loaded = sum(map(mul, counts, cells[index]))
                 needed = context_of(seqs) * steps + len(seqs) * (steps * (steps + 1) // 2)
@@ -71,6 +67,26 @@ class Scanned:
                 self.excess[index] += loaded - needed
             else:
                 self._full_stretches(index, counts, cells[index], seqs)
+
+    def _windowed_stretches(
+        self,
+        index: int,
+        group: LayerGroup,
+        spans: Spans,
+        loads: list[int],
+        seqs: SequenceOf[Sequence],
+    ) -> None:
+        """Arrays over steps only where some of them may load less than is needed."""
+        steps, lengths = spans.steps, lengths_of(seqs)
+        loads = loads[: len(spans.counts)]
+        most = min(context_of(seqs) + len(seqs) * steps, len(seqs) * group.window)
+        if min(loads) >= most:
+            loaded = sum(map(mul, spans.counts, loads))
+            self.cells[index] += loaded
+            self.excess[index] += loaded - attended_by_run(group, lengths, steps)
+        else:
+            each = np.repeat(np.array(loads), spans.counts)
+            self._add(index, each, attended_in_run(group, lengths, steps), steps)
 
     def _full_stretches(
         self, index: int, counts: list[int], loads: list[int], seqs: SequenceOf[Sequence]
@@ -100,7 +116,7 @@ class Scanned:
                 needed = _first(work.decode_context, steps)
             else:
                 if lengths is None:
-                    lengths = np.array([seq.computed for seq in seqs])
+                    lengths = lengths_of(seqs)
                 needed = attended_in_run(group, lengths, steps)
             self._add(index, cells, needed, steps)
 
@@ -119,6 +135,15 @@ class Scanned:
             for counts in (self.cells, self.excess)
         )
         return excess / loaded if loaded else None
+
+
+def _needed(group: LayerGroup, runs: SequenceOf[Run]) -> int:
+    """Cells that the tokens of ``runs`` attend to in a group with a window."""
+    batch, apart = parts_of(runs)
+    needed = sum([cells_read(group, start, n) for _, start, n in apart])
+    if batch is not None and batch.size:
+        needed += int(cells_read_each(group, batch.lengths - 1, 1).sum())
+    return needed
 
 
 def _falling(first: int, by: int, steps: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.decode_run import DecodeRun
 from sim.schedulers.batch import DecodeBatch
@@ -71,6 +72,13 @@ def work_of_run(plan: DecodeRun, seqs: SequenceOf[Sequence]) -> Work:
 def context_of(seqs: SequenceOf[Sequence]) -> int:
     """The sum of the lengths of decoding sequences."""
     return seqs.context if isinstance(seqs, DecodeBatch) else sum(seq.computed for seq in seqs)
+
+
+def lengths_of(seqs: SequenceOf[Sequence]) -> NDArray[np.int64]:
+    """The length of each of them."""
+    if isinstance(seqs, DecodeBatch):
+        return seqs.lengths
+    return np.array([seq.computed for seq in seqs], dtype=np.int64)
 
 
 def _lengths_of(seqs: SequenceOf[Sequence]) -> tuple[int, int, int]:

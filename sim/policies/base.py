@@ -125,6 +125,16 @@ class Policy(SequenceOperations, ABC):
         ``hit`` tokens of the prefix cache are taken over at the same time.
         """
 
+    def allocate_each(self, seqs: SequenceOf[Sequence]) -> bool:
+        """Give room to one more token of every one of ``seqs``, or of none of them.
+
+        For schedulers that keep decoding sequences together. Who leaves ``seqs`` before `commit`
+        gives its room back with that. False says no more than that `allocate` has to be asked for
+        one after the other; by default it always has.
+        """
+        del seqs
+        return False
+
     @abstractmethod
     def release(self, seq: Sequence) -> None:
         """Take everything back that ``seq`` holds; nothing if it holds nothing."""

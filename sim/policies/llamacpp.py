@@ -98,6 +98,8 @@ class LlamaPolicy(LlamaOperations):
         self._next: dict[int, int] = {}
         self._batch: dict[int, int] = {}
         self._batched = 0
+        self._decoding: SequenceOf[Sequence] = ()
+        """Who has one token each on the batch, beside what ``_batch`` says."""
         self._swapped: dict[int, SavedState] = {}
         self._drafts = 0
         self.make_room: Callable[[], bool] = lambda: False
@@ -178,6 +180,13 @@ class LlamaPolicy(LlamaOperations):
         self._batched += n
         return True
 
+    def allocate_each(self, seqs: SequenceOf[Sequence]) -> bool:
+        """Where all share the cells, it is enough to count them."""
+        if (self.caches and self.caches[0].n_stream > 1) or self._free_cells(-1) < len(seqs):
+            return False
+        self._decoding = seqs
+        return True
+
     def _open(self, seq: int) -> int:
         """Give ``seq`` the lowest free id, or the one it has."""
         if seq not in self._ids:
@@ -195,7 +204,7 @@ class LlamaPolicy(LlamaOperations):
             return NEVER
         cache = self.caches[0]
         if cache.n_stream == 1:
-            return cache.size - cache.streams[0].used - self._batched
+            return cache.size - cache.streams[0].used - self._batched - len(self._decoding)
         if own < 0:
             return cache.size
         return cache.size - cache.streams[own].used - self._batch.get(own, 0)
@@ -229,6 +238,7 @@ class LlamaPolicy(LlamaOperations):
             runs.sort()
         self._batch.clear()
         self._batched = 0
+        self._decoding = ()
         placed, failures = self._place(Batch(runs))
         placement = self.placed(step, self._scans.of(placed))
         placement.passes = len(placed.ubatches)

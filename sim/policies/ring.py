@@ -88,6 +88,10 @@ class Ring(LlamaPolicy):
             self._shift(seq.id, n)
         return super().allocate(seq, n, hit)
 
+    def allocate_each(self, seqs: SequenceOf[Sequence]) -> bool:
+        """With a window every one has to be looked at."""
+        return not self.options.window and super().allocate_each(seqs)
+
     def _shift(self, seq: int, n: int) -> None:
         """Context shift as llama-server does it: ``seq_rm`` behind the sinks, then ``seq_add``.
 

@@ -8,9 +8,13 @@ length, and those that end, found on a heap.
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from collections.abc import Sequence as SequenceOf
 from typing import NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sim.policies.base import Policy
 from sim.schedulers.calendar import Calendar, Due, Ranked
@@ -26,18 +30,25 @@ class _Member(NamedTuple):
 
 
 class DecodeBatch(SequenceOf[Sequence]):
-    """Members of ``running`` (a list in running order that others change) that decode.
+    """Running sequences that decode, in running order.
 
-    clock: moves the lengths of all members. size: number of members. newcomers: who joined since
-    somebody last emptied this list, some of whom may have left again.
+    clock: moves the lengths of all members. size: number of members. version: another one whenever
+    members have come or gone. newcomers: who joined since somebody last emptied this list, some of
+    whom may have left again.
     """
 
-    def __init__(self, policy: Policy, running: list[Sequence]) -> None:
+    def __init__(self, policy: Policy) -> None:
         self.clock = StepClock()
         self.size = 0
+        self.version = 0
         self.newcomers: list[Sequence] = []
         self._policy = policy
-        self._running = running
+        self._order: list[Sequence] = []
+        self._ranks: list[int] = []
+        self._lags: list[int] = []
+        """How much shorter than the clock each of them is."""
+        self._lag_array: NDArray[np.int64] = np.empty(0, np.int64)
+        self._lag_version = 0
         self._calendar = Calendar(policy.period)
         self._members: dict[int, _Member] = {}
         self._ends: list[tuple[int, int, Sequence]] = []
@@ -49,15 +60,15 @@ class DecodeBatch(SequenceOf[Sequence]):
         return self.size
 
     def __iter__(self) -> Iterator[Sequence]:
-        return (seq for seq in self._running if seq.follows(self.clock))
+        return iter(self._order)
 
     @overload
     def __getitem__(self, index: int) -> Sequence: ...
     @overload
     def __getitem__(self, index: slice) -> list[Sequence]: ...
     def __getitem__(self, index: int | slice) -> Sequence | list[Sequence]:
-        """Members in running order; slow."""
-        return list(self)[index]
+        """Members in running order."""
+        return self._order[index]
 
     def __contains__(self, seq: object) -> bool:
         return isinstance(seq, Sequence) and seq.follows(self.clock)
@@ -75,7 +86,12 @@ class DecodeBatch(SequenceOf[Sequence]):
         self._squares += behind * behind
         seq.follow(self.clock)
         self.newcomers.append(seq)
+        place = bisect_left(self._ranks, seq.rank)
+        self._ranks.insert(place, seq.rank)
+        self._order.insert(place, seq)
+        self._lags.insert(place, behind)
         self.size += 1
+        self.version += 1
 
     def leave(self, seq: Sequence) -> None:
         """Take a member out."""
@@ -84,9 +100,20 @@ class DecodeBatch(SequenceOf[Sequence]):
         self._behind -= behind
         self._squares -= behind * behind
         seq.follow(None)
+        place = bisect_left(self._ranks, seq.rank)
+        del self._ranks[place], self._order[place], self._lags[place]
         self.size -= 1
+        self.version += 1
 
     # Lengths of the members: tokens that are computed, or that the running step computes.
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Each of them, in running order."""
+        if self._lag_version != self.version:
+            self._lag_array = np.array(self._lags, dtype=np.int64)
+            self._lag_version = self.version
+        return self.clock.scheduled - self._lag_array
 
     @property
     def context(self) -> int:

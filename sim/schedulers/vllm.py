@@ -46,7 +46,7 @@ class VllmScheduler(Scheduler):
         self._preempts_the_last = not self._by_priority
         self._waiting: WaitingQueue = PriorityQueue() if self._by_priority else FcfsQueue()
         self._running: list[Sequence] = []
-        self._batch = DecodeBatch(policy, self._running)
+        self._batch = DecodeBatch(policy)
         self._others: list[Sequence] = []
         """Running sequences that are not in the batch, in running order."""
         self._turned_away: Sequence | None = None
@@ -184,7 +184,8 @@ class VllmScheduler(Scheduler):
         budget = self.options.max_batched_tokens - batch.size
         if budget < 0 or (others and self._running[-len(others)] is not others[0]):
             return self._visit_all(step, 0, chunks, budget + batch.size)
-        for _, seq in [*batch.due(), *((other.rank, other) for other in others)]:
+        due = [] if self.policy.allocate_each(batch) else batch.due()
+        for _, seq in [*due, *((other.rank, other) for other in others)]:
             if seq.status is not Status.RUNNING:
                 continue
             is_member = seq.follows(batch.clock)

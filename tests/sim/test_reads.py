@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from sim.groups import LayerGroup
 from sim.reads import (
     attended,
+    attended_by_run,
     attended_in_run,
     cells_read,
     exact_reads,
@@ -47,6 +48,7 @@ def test_a_run_reads_what_its_steps_read(group, lengths, steps):
     assert of_run.tolist() == [
         sum(attended(group, length + step) for length in lengths) for step in range(steps)
     ]
+    assert attended_by_run(group, np.array(lengths), steps) == of_run.sum()
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(1, 10))

@@ -143,6 +143,22 @@ def test_swapping_saves_and_restores_the_same_positions(budget_of):
         assert after[-1] == 99
 
 
+def test_a_batch_is_promised_cells_as_a_whole_and_who_leaves_it_gives_its_cell_back(budget_of):
+    policy = policy_of("ring", budget_of(tokens=256, max_seqs=8))
+    seqs = [sequence(number, 60) for number in range(4)]
+    for seq in seqs:
+        placed(policy, (seq, 60))
+    assert policy.allocate_each(seqs)
+    last = sequence(9, 20)
+    assert not policy.allocate(last, 13)
+    assert policy.allocate(last, 12)
+    gone = seqs.pop()
+    policy.release(gone)
+    assert policy.allocate(gone, 61)
+    assert not policy.allocate(gone, 1)
+    assert not policy.allocate_each([sequence(10, 1)])
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_who_waits_for_cells_is_no_reason_for_single_steps(budget_of, swapped):
     budget = budget_of(tokens=256, max_seqs=4, max_batched_tokens=512)
