@@ -19,11 +19,8 @@ def sequence(number: int, prompt: int, output: int = 10) -> Sequence:
 
 def placed(policy, *runs):
     """Allocate and commit runs of (sequence, n); the placement."""
-    step = Step()
-    for seq, n in runs:
-        assert policy.allocate(seq, n)
-        step.runs.append(Run(seq, seq.computed, n))
-    placement = policy.commit(step)
+    assert all(policy.allocate(seq, n) for seq, n in runs)
+    placement = policy.commit(Step(runs=[Run(seq, seq.computed, n) for seq, n in runs]))
     for seq, n in runs:
         seq.computed += n
     return placement
