@@ -42,7 +42,7 @@ class Holding:
     falls out of a window. final: tokens it will have in the end. surplus: room in
     its last block that it will never use, as far as it is known. known: tokens that are known as
     soon as they have room; of those behind them the last one with room is not. room: tokens that
-    all tables have room for, or fewer.
+    all tables have room for, or fewer. writes: branches it goes on, if others may be on them too.
     """
 
     __slots__ = (
@@ -58,6 +58,7 @@ class Holding:
         "start",
         "surplus",
         "tables",
+        "writes",
     )
 
     def __init__(self, tables: list[Table], path: PrefixPath, public: int) -> None:
@@ -68,6 +69,7 @@ class Holding:
         self.start = self.end = self.final = self.surplus = self.room = 0
         self.drop_at = NEVER
         self.known = _EVERYTHING
+        self.writes: list[int] = []
 
     def told(self, tokens: int) -> int:
         """How many of the first ``tokens`` tokens, which have room, the cache is told of."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from collections.abc import Sequence as SequenceOf
 from functools import partial
-from itertools import takewhile
 from math import lcm
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,10 +23,11 @@ from sim.paging.coordinator import Hit
 from sim.paging.forecast import Forecast
 from sim.paging.groups import Group
 from sim.paging.growth import GrowingRun
-from sim.paging.manager import MISS, BlockManager
+from sim.paging.manager import MISS, BlockManager, Holding
 from sim.paging.occupancy import Occupancy, Totals, final_length
 from sim.paging.owners import owners_of
 from sim.paging.reads import reads_of_run, reads_of_step
+from sim.paging.refusals import Refusal, Writers
 from sim.paging.run import PagedRun, due_in
 from sim.paging.spec import Layout, layout_of
 from sim.policies.paged_ops import PagedOperations
@@ -37,14 +37,6 @@ from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Placement, Reads, Step
 from sim.usage import Usage
 from workloads.errors import InputError
-
-
-class _Refusal(NamedTuple):
-    """Who was refused last, how many free blocks it takes, and whether for all of its tokens."""
-
-    seq: Sequence | None
-    need: int
-    whole: bool
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -88,7 +80,8 @@ class Paged(PagedOperations):
         }
         self._seqs: dict[int, Sequence] = {}
         self._found: tuple[Sequence | None, Hit] = (None, MISS)
-        self._refusal = _Refusal(None, 0, False)
+        self._refusal = Refusal(None, 0, 0)
+        self._writers = Writers()
         self._wanted: int | None = None
         self._totals = Totals(self.manager)
         self._grows_only = self._totals.enough and [g.kind for g in self.groups] == ["full"]
@@ -150,10 +143,14 @@ class Paged(PagedOperations):
         """The gate: there must be blocks for all tokens that the sequence has so far."""
         if not self.options.reserve_full_isl:
             return True
-        need = self.manager.need(seq.id, hit, seq.tokens, self._hit_of(seq, hit))
+        found = self._hit_of(seq, hit)
+        need = self.manager.need(seq.id, hit, seq.tokens, found)
         if need <= self.manager.pool.free:
             return True
-        self._refusal = _Refusal(seq, need, True)
+        # Who loses a free block of his prefix needs another, and there is one fewer to be had; but
+        # windows give blocks back.
+        shrinks = (found.free or 0) if self.manager.frees else 0
+        self._refusal = Refusal(seq, need, need - shrinks)
         return False
 
     def due_residues(self, seq: Sequence) -> Collection[int]:
@@ -170,29 +167,19 @@ class Paged(PagedOperations):
     def stays_refused(self, seq: Sequence) -> bool:
         """Whether more free blocks are needed than there are, and the need cannot shrink.
 
-        It shrinks when more of the sequence's prefix gets into the cache. When less of it is left
-        there, it shrinks with windows, and where it is room for a first chunk that is needed.
+        It shrinks when more of the sequence's prefix gets into the cache.
         """
         refusal = self._refusal
         if refusal.seq is not seq or refusal.need > self.manager.pool.size:
             return False
-        self._wanted = refusal.need
-        if seq.status is Status.SWAPPED or not self.manager.caching or not seq.reads_cache:
-            return True
-        if not self.manager.public_length(seq.id, seq.path):
-            return True
-        if self.manager.frees or not refusal.whole:
-            return False
-        branches = {branch for branch, _ in seq.path}
-        return not any(self._extends(other, branches) for other in self._seqs.values())
-
-    def _extends(self, seq: Sequence, branches: set[int]) -> bool:
-        """Whether what ``seq`` generates can lengthen a cached prefix on these branches."""
-        computed = seq.computed - self.manager.hears_late
-        if self.manager.holdings[seq.id].public <= computed:
-            return False
-        coming = takewhile(lambda part: part[1] > computed, reversed(seq.path))
-        return any(branch in branches for branch, _ in coming)
+        wanted = refusal.need
+        caching = seq.status is not Status.SWAPPED and self.manager.caching and seq.reads_cache
+        if caching and self.manager.public_length(seq.id, seq.path):
+            wanted = refusal.least
+            if wanted <= self.manager.pool.free or self._writers.are_on(seq.path):
+                return False
+        self._wanted = wanted
+        return True
 
     # What the scheduler does.
 
@@ -213,12 +200,18 @@ class Paged(PagedOperations):
     def _admit(self, seq: Sequence, n: int, computed: int, hit: Hit) -> bool:
         holding = self.manager.admit(seq.id, seq.path, computed, n, seq.tokens, hit)
         if isinstance(holding, int):
-            self._refusal = _Refusal(seq, holding, not computed)
+            self._refusal = Refusal(seq, holding, holding - (hit.free or 0))
             return False
-        self._seqs[seq.id] = seq
-        self._totals.came(seq, holding)
+        self._came(seq, holding)
         self._totals.visited(holding, 0)
         return True
+
+    def _came(self, seq: Sequence, holding: Holding) -> None:
+        """``seq`` holds something that it did not hold before."""
+        self._seqs[seq.id] = seq
+        self._totals.came(seq, holding)
+        if self.manager.caching:
+            self._writers.came(seq, holding)
 
     def release(self, seq: Sequence) -> None:
         """Free all blocks, the last first; a preempted sequence may find them again."""
@@ -228,6 +221,7 @@ class Paged(PagedOperations):
             return
         del self._seqs[seq.id]
         self._totals.left(seq, holding)
+        self._writers.left(holding)
         if seq.status is Status.PREEMPTED:
             self.manager.suspend(seq.id, min(max(holding.end, seq.computed), seq.tokens))
         else:
@@ -292,8 +286,7 @@ class Paged(PagedOperations):
     def fork(self, parent: Sequence, child: Sequence) -> bool:
         """All blocks are shared; the last is copied by whoever writes to it first."""
         self.manager.fork(parent.id, child.id, child.path, parent.computed)
-        self._seqs[child.id] = child
-        self._totals.came(child, self.manager.holdings[child.id])
+        self._came(child, self.manager.holdings[child.id])
         return True
 
     def swap_out(self, seq: Sequence) -> int:
@@ -306,10 +299,9 @@ class Paged(PagedOperations):
         """Blocks for what is still needed; one token more must find room too."""
         if not self.manager.restore(seq.id, seq.path, seq.computed):
             need = self.manager.need_to_restore(seq.computed)
-            self._refusal = _Refusal(seq, need, True)
+            self._refusal = Refusal(seq, need, need)
             return None
-        self._seqs[seq.id] = seq
-        self._totals.came(seq, self.manager.holdings[seq.id])
+        self._came(seq, self.manager.holdings[seq.id])
         return self.held_bytes(seq)
 
     def hear_late(self) -> None:
