@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.clock import to_ticks
 from sim.compiled import mypyc_attr
 from sim.errors import IntegrityError
 from sim.step import Count, Reads, Work
@@ -137,15 +138,20 @@ class DecodeRun(ABC):
         stretches = self.stretches()
         if stretches is None:
             return None
-        spans, cells = Spans(), []
+        spans = Spans()
+        cells: list[list[int]] = []
         for stretch in stretches:
-            loads = [(int(r.cells), int(r.pairs), int(r.gathers)) for r in stretch.reads]
-            ticks = clock.ticks(loads)
-            if ticks < 0:
-                return None
-            steps = steps_up_to(room - spans.duration, ticks, stretch.steps)
-            spans.add(steps, ticks)
-            cells.append([loaded for loaded, _, _ in loads])
+            seconds = clock.start
+            for group, reads in enumerate(stretch.reads):
+                each = clock.attention(
+                    group, int(reads.cells), int(reads.pairs), int(reads.gathers)
+                )
+                if each < 0:
+                    return None
+                seconds += each
+            ticks = to_ticks(seconds)
+            spans.add(steps_up_to(room - spans.duration, ticks, stretch.steps), ticks)
+            cells.append([int(reads.cells) for reads in stretch.reads])
             if spans.duration >= room:
                 break
         return Priced(spans, [list(each) for each in zip(*cells, strict=True)])

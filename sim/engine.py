@@ -194,11 +194,12 @@ class Engine:
     def _end(self, begun: _Begun) -> None:
         """It is over."""
         step, ticks = begun.step, begun.ticks
-        self.recorder.step(begun.start, begun.start + ticks, step, begun.placement)
+        now = begun.start + ticks
+        self.recorder.step(begun.start, now, step, begun.placement)
         for hook in self.hooks:
             hook.after(step)
         self._last_step = max(1, ticks)
-        self._sample()
+        self._sample(now)
         parents = self._forking.parents_in(step)
         finished = self.scheduler.update(step)
         if parents:
@@ -272,7 +273,7 @@ class Engine:
         refusals = self.scheduler.refusals_per_step * spans.steps
         self.recorder.run(leap.start, spans, len(batch), leap.plan, refusals)
         self._last_step = max(1, spans.duration // spans.steps)
-        self._sample()
+        self._sample(leap.start + spans.duration)
         finished = self.scheduler.update_run(spans.steps)
         self._choose_beams()
         self._finish(finished)
@@ -281,11 +282,10 @@ class Engine:
         for dead, _, child in self._forking.choose_beams():
             self.recorder.replaced(dead, child)
 
-    def _sample(self) -> None:
+    def _sample(self, now: int) -> None:
         """Let the recorder look at the caches before finished sequences leave them."""
-        scheduler = self.scheduler
-        now = to_ticks(self._env.now)
-        self.recorder.sample(now, len(scheduler.running), len(scheduler.waiting))
+        if now >= self.recorder.samples.due:
+            self.recorder.sample(now, len(self.scheduler.running), len(self.scheduler.waiting))
 
     # Ends.
 

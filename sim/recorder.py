@@ -84,7 +84,8 @@ class Recorder:
             ),
             0,
         )
-        self.occupancy: list[dict[str, int]] = []
+        self.cell_ticks: list[list[int]] = []
+        """Per cache the counts of `PARTS`, each summed over time: cells x ticks."""
         self.peak_live = 0
         self.events = 0
         """Steps and runs of steps: what the simulation went through one by one."""
@@ -225,8 +226,10 @@ class Recorder:
         streaming = self._streaming
         if len(batch) != len(streaming):
             return False
-        unseen = batch.newcomers if isinstance(batch, DecodeBatch) else batch
-        return all(seq.id in streaming for seq in unseen)
+        for seq in batch.newcomers if isinstance(batch, DecodeBatch) else batch:
+            if seq.id not in streaming:
+                return False
+        return True
 
     def run(self, start: int, spans: Spans, sequences: int, plan: DecodeRun, refusals: int) -> None:
         """Decode steps of ``sequences`` streaming sequences, from ``start`` (ticks) on."""
@@ -246,26 +249,32 @@ class Recorder:
 
     def occupied(self, usage: tuple[Usage, ...], ticks: int) -> None:
         """The caches were used like this for so long."""
-        totals = [tuple([count * ticks for count in counts_of(part)]) for part in usage]
-        live: Any = sum([part.live * part.cell_bytes for part in usage])
+        totals, live = [], 0
+        for part in usage:
+            totals.append(tuple([int(count) * ticks for count in counts_of(part)]))
+            live += int(part.live) * part.cell_bytes
         self._add_occupied(totals, live, ticks)
 
-    def _add_occupied(self, totals: SequenceOf[SequenceOf[int]], live: int, ticks: int) -> None:
+    def _add_occupied(self, totals: list[tuple[int, ...]], live: int, ticks: int) -> None:
         self.busy_ticks += ticks
-        if not self.occupancy:
-            self.occupancy = [dict.fromkeys(PARTS, 0) for _ in totals]
-        for kept, added in zip(self.occupancy, totals, strict=True):
-            for name, amount in zip(PARTS, added, strict=True):
-                kept[name] += amount
+        if not self.cell_ticks:
+            self.cell_ticks = [[0] * len(PARTS) for _ in totals]
+        for kept, added in zip(self.cell_ticks, totals, strict=True):
+            for i in range(len(added)):
+                kept[i] += added[i]
         if live > self.peak_live:
             self.peak_live = live
 
+    @property
+    def occupancy(self) -> list[dict[str, int]]:
+        """`cell_ticks` by name."""
+        return [dict(zip(PARTS, each, strict=True)) for each in self.cell_ticks]
+
     def sample(self, now: int, running: int, waiting: int) -> None:
-        """Take a snapshot at the end of a step, if one is due."""
-        if now >= self.samples.due:
-            names = ("steps", "prompt_tokens", "output_tokens", "preemptions")
-            counts = {name: self.counts[name] for name in names}
-            self.samples.take(now, counts | {"running": running, "waiting": waiting})
+        """Take a snapshot at the end of a step; to be called when one is due."""
+        names = ("steps", "prompt_tokens", "output_tokens", "preemptions")
+        counts = {name: self.counts[name] for name in names}
+        self.samples.take(now, counts | {"running": running, "waiting": waiting})
 
     # Requests.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -41,7 +41,7 @@ class Draft(NamedTuple):
         return self.drafted - self.accepted
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Step:
     """What a scheduler decided for one engine step.
 
@@ -53,15 +53,25 @@ class Step:
     drafts: by sequence id, for those of the runs that verify drafts; None without speculation.
     """
 
-    runs: SequenceOf[Run] = field(default_factory=list)
-    admitted: list[Sequence] = field(default_factory=list)
-    resumed: list[Sequence] = field(default_factory=list)
-    preempted: list[Sequence] = field(default_factory=list)
-    refused: list[tuple[Sequence, str]] = field(default_factory=list)
-    failed: list[tuple[Sequence, str]] = field(default_factory=list)
-    swapped_out: int = 0
-    swapped_in: int = 0
-    drafts: Mapping[int, Draft] | None = None
+    runs: SequenceOf[Run]
+    admitted: list[Sequence]
+    resumed: list[Sequence]
+    preempted: list[Sequence]
+    refused: list[tuple[Sequence, str]]
+    failed: list[tuple[Sequence, str]]
+    swapped_out: int
+    swapped_in: int
+    drafts: Mapping[int, Draft] | None
+
+    def __init__(self, runs: SequenceOf[Run] | None = None) -> None:
+        self.runs = [] if runs is None else runs
+        self.admitted = []
+        self.resumed = []
+        self.preempted = []
+        self.refused = []
+        self.failed = []
+        self.swapped_out = self.swapped_in = 0
+        self.drafts = None
 
 
 class Reads(NamedTuple):
@@ -107,7 +117,7 @@ class Shift:
     bytes: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Placement:
     """What a policy adds to a step: what attention reads, and the work it owes beforehand.
 
@@ -119,13 +129,29 @@ class Placement:
 
     runs: SequenceOf[Run]
     reads: tuple[Reads, ...]
-    copies: list[Copy] = field(default_factory=list)
-    shifts: list[Shift] = field(default_factory=list)
-    passes: int = 1
-    failures: int = 0
+    copies: list[Copy]
+    shifts: list[Shift]
+    passes: int
+    failures: int
+
+    def __init__(
+        self,
+        runs: SequenceOf[Run],
+        reads: tuple[Reads, ...],
+        copies: list[Copy] | None = None,
+        shifts: list[Shift] | None = None,
+        passes: int = 1,
+        failures: int = 0,
+    ) -> None:
+        self.runs = runs
+        self.reads = reads
+        self.copies = [] if copies is None else copies
+        self.shifts = [] if shifts is None else shifts
+        self.passes = passes
+        self.failures = failures
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Work:
     """A step (or a run of equal decode steps) as a time model sees it.
 
@@ -141,12 +167,40 @@ class Work:
     tokens: Count
     sequences: int
     reads: tuple[Reads, ...]
-    prefills: tuple[tuple[int, int], ...] = ()
-    decodes: int = 0
-    decode_context: Count = 0
-    decode_squares: Count = 0
-    decode_longest: Count = 0
-    passes: int = 1
-    copy_bytes: int = 0
-    shift_bytes: int = 0
-    steps: int = 1
+    prefills: tuple[tuple[int, int], ...]
+    decodes: int
+    decode_context: Count
+    decode_squares: Count
+    decode_longest: Count
+    passes: int
+    copy_bytes: int
+    shift_bytes: int
+    steps: int
+
+    def __init__(
+        self,
+        tokens: Count,
+        sequences: int,
+        reads: tuple[Reads, ...],
+        prefills: tuple[tuple[int, int], ...] = (),
+        decodes: int = 0,
+        decode_context: Count = 0,
+        decode_squares: Count = 0,
+        decode_longest: Count = 0,
+        passes: int = 1,
+        copy_bytes: int = 0,
+        shift_bytes: int = 0,
+        steps: int = 1,
+    ) -> None:
+        self.tokens = tokens
+        self.sequences = sequences
+        self.reads = reads
+        self.prefills = prefills
+        self.decodes = decodes
+        self.decode_context = decode_context
+        self.decode_squares = decode_squares
+        self.decode_longest = decode_longest
+        self.passes = passes
+        self.copy_bytes = copy_bytes
+        self.shift_bytes = shift_bytes
+        self.steps = steps

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
+
+PACKED = 4096
+"""Numbers of a column that are packed at once."""
 
 
 class Spans:
@@ -45,6 +47,36 @@ class Spans:
         return before + step * ticks
 
 
+class Column:
+    """Whole numbers, eight bytes each but for the latest, which are packed now and then."""
+
+    def __init__(self) -> None:
+        self._packed: list[NDArray[np.int64]] = []
+        self._before = 0
+        self._latest: list[int] = []
+
+    def __len__(self) -> int:
+        return self._before + len(self._latest)
+
+    def add(self, numbers: list[int]) -> None:
+        """Append ``numbers``."""
+        self._latest += numbers
+        if len(self._latest) >= PACKED:
+            self._packed.append(np.array(self._latest, dtype=np.int64))
+            self._before += len(self._latest)
+            self._latest = []
+
+    def follow_with(self, other: Column) -> None:
+        """Append all of another column."""
+        self._packed = [self.array(), other.array()]
+        self._before = len(self) + len(other)
+        self._latest = []
+
+    def array(self) -> NDArray[np.int64]:
+        """All numbers; made anew at every call."""
+        return np.concatenate([*self._packed, np.array(self._latest, dtype=np.int64)])
+
+
 class StepLog:
     """Steps are numbered from 0. Memory grows with runs of equal steps, not with steps."""
 
@@ -52,9 +84,9 @@ class StepLog:
         self.steps = 0
         self.last_end = 0
         """End of the last step, in ticks."""
-        self._ticks = array("q")
-        self._counts = array("i")
-        self._streaming = array("i")
+        self._counts = Column()
+        self._ticks = Column()
+        self._streaming = Column()
         self._waits: dict[int, int] = {}
         """Ticks without a step before a run, by its place; of those that do not follow at once."""
 
@@ -64,18 +96,18 @@ class StepLog:
         streaming: sequences that get a token in it and got one in the step before.
         """
         self._waited(end - ticks)
-        self._counts.append(1)
-        self._ticks.append(ticks)
-        self._streaming.append(streaming)
+        self._counts.add([1])
+        self._ticks.add([ticks])
+        self._streaming.add([streaming])
         self.steps += 1
         self.last_end = end
 
     def extend(self, start: int, spans: Spans, streaming: int) -> None:
         """Add spans that follow one another from ``start`` (ticks) on."""
         self._waited(start)
-        self._counts.extend(spans.counts)
-        self._ticks.extend(spans.ticks)
-        self._streaming.extend([streaming] * len(spans.counts))
+        self._counts.add(spans.counts)
+        self._ticks.add(spans.ticks)
+        self._streaming.add([streaming] * len(spans.counts))
         self.steps += spans.steps
         self.last_end = start + spans.duration
 
@@ -88,25 +120,22 @@ class StepLog:
         """Append all steps of another engine."""
         before = len(self._counts)
         self._waits |= {before + place: wait for place, wait in other._waits.items()}
-        if other._counts:
+        if len(other._counts):
             self._waits[before] = other._waits.get(0, 0) - self.last_end
         self.steps += other.steps
         self.last_end = other.last_end
-        self._ticks += other._ticks
-        self._counts += other._counts
-        self._streaming += other._streaming
+        self._counts.follow_with(other._counts)
+        self._ticks.follow_with(other._ticks)
+        self._streaming.follow_with(other._streaming)
 
     def _columns(self) -> tuple[NDArray[np.int64], ...]:
         """Run by run: steps, ticks of each, the end of the last, who streams."""
-        counts, ticks, streaming = (
-            np.array(column, dtype=np.int64)
-            for column in (self._counts, self._ticks, self._streaming)
-        )
+        counts, ticks = self._counts.array(), self._ticks.array()
         taken = counts * ticks
         if self._waits:
             places = np.fromiter(self._waits, dtype=np.int64)
             taken[places] += np.fromiter(self._waits.values(), dtype=np.int64)
-        return counts, ticks, np.cumsum(taken), streaming
+        return counts, ticks, np.cumsum(taken), self._streaming.array()
 
     @property
     def ends(self) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import Any
 from sim.step import Count
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Usage:
     """How the cells of one of a policy's caches are used at one moment. All counts are cells.
 
@@ -34,6 +34,26 @@ class Usage:
     external: Count
     shared: Count
     cell_bytes: int
+
+    def __init__(
+        self,
+        capacity: int,
+        live: Count,
+        reserved: Count,
+        internal: Count,
+        free: Count,
+        external: Count,
+        shared: Count,
+        cell_bytes: int,
+    ) -> None:
+        self.capacity = capacity
+        self.live = live
+        self.reserved = reserved
+        self.internal = internal
+        self.free = free
+        self.external = external
+        self.shared = shared
+        self.cell_bytes = cell_bytes
 
 
 PARTS = ("live", "reserved", "internal", "free", "external", "shared")

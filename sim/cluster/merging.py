@@ -45,7 +45,7 @@ class MergedRecorder(Recorder):
         for part in parts:
             self._offsets.append(self.log.steps)
             self.log.follow_with(part.log)
-            self.occupancy += part.occupancy
+            self.cell_ticks += part.cell_ticks
             self.running_ticks += part.running_ticks
             self.busy_ticks += part.busy_ticks
             self.events += part.events

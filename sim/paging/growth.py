@@ -10,6 +10,7 @@ from collections.abc import Sequence as SequenceOf
 
 import numpy as np
 
+from sim.clock import to_ticks
 from sim.decode_run import DecodeRun, Priced, steps_up_to
 from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Occupancy, Totals
@@ -56,16 +57,16 @@ class GrowingRun(DecodeRun):
         super().__init__(self._steps_with_room(steps))
 
     def _steps_with_room(self, steps: int) -> int:
-        free, visits = self._free, self._visits
+        free, visits, period = self._free, self._visits, self._period
         for start in range(0, steps, self._size):
-            for ahead, takers, due in self._period:
-                step = start + ahead
+            for visit in period:
+                step, takers = start + visit[0], visit[1]
                 if step >= steps:
                     break
                 free -= takers
                 if free < 0:
                     return step
-                visits.append((step, takers, due))
+                visits.append((step, takers, visit[2]) if start else visit)
         return steps
 
     # What it will be like.
@@ -73,16 +74,17 @@ class GrowingRun(DecodeRun):
     def priced(self, clock: DecodeClock, room: int) -> Priced | None:
         """From one step in which a table takes a block to the next."""
         spans, size, n = Spans(), self._size, self._sequences
-        counts, each = spans.counts, spans.ticks
+        counts, each, start = spans.counts, spans.ticks, clock.start
         loaded = self._loaded = []
         entries, tokens, first, duration = self._entries, self._tokens, 0, 0
         for step, takers, _ in [*self._visits, (self.steps, 1, [])]:
             if not takers:
                 continue
             if step > first:
-                ticks = clock.ticks([(entries * size, tokens + n * step, entries)])
-                if ticks < 0:
+                attention = clock.attention(0, entries * size, tokens + n * step, entries)
+                if attention < 0:
                     return None
+                ticks = to_ticks(start + attention)
                 is_last = duration + (step - first) * ticks >= room
                 steps = (
                     steps_up_to(room - duration, ticks, step - first) if is_last else step - first
@@ -154,8 +156,10 @@ class GrowingRun(DecodeRun):
         if self._adds_up_usage():
             return super().occupied(spans)
         totals, n, tokens = self._totals, self._sequences, self._tokens
+        counts, each, loaded = spans.counts, spans.ticks, self._loaded
         token_ticks = cell_ticks = 0
-        for steps, ticks, cells in zip(spans.counts, spans.ticks, self._loaded, strict=False):
+        for i in range(len(counts)):
+            steps, ticks, cells = counts[i], each[i], loaded[i]
             taken = steps * ticks
             cell_ticks += taken * cells
             token_ticks += taken * tokens + ticks * n * (steps * (steps + 1) // 2)
@@ -163,7 +167,7 @@ class GrowingRun(DecodeRun):
         surplus_ticks = self._surplus * spans.duration
         for step, more in self._found:
             surplus_ticks += more * (spans.duration - spans.ticks_before(step))
-        counts = totals.counts(
+        used = totals.counts(
             self._occupancy, token_ticks, cell_ticks, surplus_ticks, spans.duration
         )
-        return [counts], totals.live(tokens) * self._occupancy.cell_bytes
+        return [used], totals.live(tokens) * self._occupancy.cell_bytes

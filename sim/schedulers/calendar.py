@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 from sim.sequence import Sequence
@@ -24,6 +24,8 @@ class Calendar:
     def __init__(self, period: int) -> None:
         self._period = period
         self._slots: dict[int, list[Ranked]] = {}
+        self._taken: list[int] = []
+        """The slots in which anybody is, rising."""
         self._numbers: dict[int, dict[int, int]] = {}
         """By residue: how many there are in each slot on its account."""
 
@@ -31,7 +33,12 @@ class Calendar:
         """Enter ``seq``, whose length is ``behind`` less than the time."""
         for residue in residues:
             slot = (residue + behind) % self._period
-            insort(self._slots.setdefault(slot, []), (rank, seq))
+            due = self._slots.get(slot)
+            if due is None:
+                self._slots[slot] = [(rank, seq)]
+                insort(self._taken, slot)
+            else:
+                insort(due, (rank, seq))
             numbers = self._numbers.setdefault(residue, {})
             numbers[slot] = numbers.get(slot, 0) + 1
 
@@ -39,7 +46,11 @@ class Calendar:
         """Take ``seq`` out; everything as it was when it was entered."""
         for residue in residues:
             slot = (residue + behind) % self._period
-            self._slots[slot].remove((rank, seq))
+            due = self._slots[slot]
+            due.remove((rank, seq))
+            if not due:
+                del self._slots[slot]
+                self._taken.remove(slot)
             self._numbers[residue][slot] -= 1
 
     def due(self, time: int) -> list[Ranked]:
@@ -51,12 +62,11 @@ class Calendar:
 
         Steps at which nobody is due are left out.
         """
-        now, period = time % self._period, self._period
-        numbers = self._numbers.get(residue, {})
-        return sorted(
-            [
-                ((slot - now) % period, numbers.get(slot, 0), due)
-                for slot, due in self._slots.items()
-                if due
-            ]
-        )
+        now, period, taken = time % self._period, self._period, self._taken
+        numbers, slots = self._numbers.get(residue, {}), self._slots
+        first = bisect_left(taken, now)
+        agenda = [(slot - now, numbers.get(slot, 0), slots[slot]) for slot in taken[first:]]
+        agenda += [
+            (slot - now + period, numbers.get(slot, 0), slots[slot]) for slot in taken[:first]
+        ]
+        return agenda

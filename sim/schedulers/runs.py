@@ -33,6 +33,7 @@ class BatchRuns(SequenceOf[Run]):
         self._running = running
         self._size = batch.size + len(chunks)
         self._listed: list[Run] | None = None
+        self._apart: list[Run] | None = None
 
     def __len__(self) -> int:
         return self._size
@@ -53,7 +54,9 @@ class BatchRuns(SequenceOf[Run]):
     @property
     def apart(self) -> list[Run]:
         """The runs of the chunks only."""
-        return [Run(seq, seq.computed - n, n) for seq, n in self.chunks.values()]
+        if self._apart is None:
+            self._apart = [Run(seq, seq.computed - n, n) for seq, n in self.chunks.values()]
+        return self._apart
 
     def _list(self) -> list[Run]:
         runs, chunks, clock = [], self.chunks, self.batch.clock

@@ -14,17 +14,21 @@ from sim.hardware import HardwareSheet
 from sim.step import Work
 
 Seconds: TypeAlias = "float | NDArray[np.float64]"
-Loads: TypeAlias = "list[tuple[int, int, int]]"
-"""What attention reads in a step in each layer group: `Reads` in numbers."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class DecodeClock(ABC):
-    """Times steps that do nothing but decode, by what attention reads in them."""
+    """Times steps that do nothing but decode, by what attention reads in them.
+
+    start: seconds of a step but for its attention, which is added group by group.
+    """
+
+    def __init__(self, start: float) -> None:
+        self.start = start
 
     @abstractmethod
-    def ticks(self, loads: Loads) -> int:
-        """Ticks of one step.
+    def attention(self, group: int, cells: int, pairs: int, gathers: int) -> float:
+        """Seconds that a layer group takes to read that.
 
         Negative where more pairs would have made a difference, so that steps that load the same
         would not all take the same time.

@@ -12,12 +12,11 @@ from typing import Any, Self
 import numpy as np
 
 from sim.budget import Budget
-from sim.clock import TICKS_PER_SECOND
 from sim.compiled import mypyc_attr
 from sim.hardware import HardwareSheet
 from sim.model import LayerGroup
 from sim.step import Count, Reads, Work
-from sim.timing.base import DecodeClock, Loads, Seconds, TimeModel
+from sim.timing.base import DecodeClock, Seconds, TimeModel
 from workloads.errors import InputError
 
 TABLE_BLOCK = 16
@@ -54,7 +53,13 @@ class Roofline(TimeModel):
         self.attention_rate = hardware.flops * hardware.compute_efficiency
         self.body_flops = model.linear_flops_per_token - model.head_flops_per_token
         self.overhead = hardware.step_overhead + len(model.layers) * hardware.layer_overhead
+        self._attention = [
+            _Attention(self, group, cell_bytes or group.state_bytes)
+            for group, cell_bytes in zip(self.groups, self.cell_bytes, strict=True)
+        ]
         self._clocks: dict[int, _RooflineClock] = {}
+        self._weights: dict[int, float] = {}
+        """Bytes of weights that are read, by the tokens of a pass."""
 
     @classmethod
     def of(cls, budget: Budget, hardware: HardwareSheet, path: str) -> Self:
@@ -66,35 +71,30 @@ class Roofline(TimeModel):
     def seconds(self, work: Work) -> Seconds:
         """Overhead, linear layers, attention of every group, copies; in this order."""
         total: Seconds = work.passes * self.overhead + self._linear(work)
-        for group, cell_bytes, reads in zip(self.groups, self.cell_bytes, work.reads, strict=True):
-            total = total + self._attention(group, cell_bytes, reads)
+        for attention, reads in zip(self._attention, work.reads, strict=True):
+            total = total + attention.of(reads)
         return total + 2 * (work.copy_bytes + work.shift_bytes) / self.copy_bandwidth
 
     def _linear(self, work: Work) -> Any:
         flops = work.tokens * self.body_flops + work.sequences * self.model.head_flops_per_token
-        weights = work.passes * self._weight_bytes(work)
+        weights = work.passes * self._weight_bytes(work.tokens)
         return _slower(weights / self.bandwidth, flops / self.linear_rate)
 
-    def _weight_bytes(self, work: Work) -> Seconds:
-        if isinstance(work.tokens, np.ndarray):
+    def _weight_bytes(self, tokens: Count) -> Any:
+        if isinstance(tokens, np.ndarray):
             # One by one: array powers (experts visited) may differ from scalar ones in a bit.
-            return np.array([self.model.read_weight_bytes(int(n)) for n in work.tokens])
-        return self.model.read_weight_bytes(work.tokens)
-
-    def _attention(self, group: LayerGroup, cell_bytes: int, reads: Reads) -> Any:
-        if group.kind == "recurrent":
-            return reads.cells * group.state_bytes / self.bandwidth
-        blocks = reads.gathers * TABLE_BLOCK / _slower(reads.cells, 1)
-        memory = reads.cells * cell_bytes / self.bandwidth
-        arithmetic = reads.pairs * (group.attending * group.pair_flops) / self.attention_rate
-        return _slower(memory, arithmetic) * (1.0 + self.hardware.gather_overhead * blocks)
+            return np.array([self._weight_bytes(int(n)) for n in tokens])
+        found = self._weights.get(tokens)
+        if found is None:
+            found = self._weights[tokens] = self.model.read_weight_bytes(tokens)
+        return found
 
     def decode_clock(self, sequences: int) -> DecodeClock:
         """The same sums as `seconds`, term by term, with what does not change left out."""
         clock = self._clocks.get(sequences)
         if clock is None:
             start = 1 * self.overhead + self._linear(Work(sequences, sequences, ()))
-            clock = self._clocks[sequences] = _RooflineClock(self, start)
+            clock = self._clocks[sequences] = _RooflineClock(start, self._attention)
         return clock
 
     def swap_seconds(self, n_bytes: int, to_host: bool) -> float:
@@ -104,30 +104,54 @@ class Roofline(TimeModel):
         return hardware.link_latency + n_bytes / bandwidth
 
 
-class _RooflineClock(DecodeClock):
-    """Decode steps of one number of sequences, whose linear layers take ``start`` seconds."""
+class _Attention:
+    """Attention of one layer group: the slower of loading its cells and of computing its pairs.
 
-    def __init__(self, roofline: Roofline, start: float) -> None:
-        self._start = start
+    A group of recurrent layers loads and stores states and has neither pairs nor tables.
+    """
+
+    def __init__(self, roofline: Roofline, group: LayerGroup, cell_bytes: int) -> None:
+        self._cell_bytes = cell_bytes
+        self._flops: int = group.attending * group.pair_flops
         self._bandwidth: float = roofline.bandwidth
         self._rate: float = roofline.attention_rate
         self._overhead: float = roofline.hardware.gather_overhead
-        self._groups: list[tuple[int, int]] = [
-            (cell_bytes or group.state_bytes, group.attending * group.pair_flops)
-            for group, cell_bytes in zip(roofline.groups, roofline.cell_bytes, strict=True)
-        ]
 
-    def ticks(self, loads: Loads) -> int:
-        """Negative where any attention waits for arithmetic."""
-        total = self._start
-        for index, (cells, pairs, gathers) in enumerate(loads):
-            cell_bytes, flops = self._groups[index]
-            memory = cells * cell_bytes / self._bandwidth
-            if pairs * flops / self._rate > memory:
-                return -1
-            blocks = gathers * TABLE_BLOCK / (cells if cells >= 1 else 1)
-            total += memory * (1.0 + self._overhead * blocks)
-        return round(total * TICKS_PER_SECOND)
+    def of(self, reads: Reads) -> Any:
+        """Seconds, or an array of them."""
+        cells, pairs, gathers = reads
+        if isinstance(cells, int) and isinstance(pairs, int) and isinstance(gathers, int):
+            return self.seconds(cells, pairs, gathers)
+        memory = cells * self._cell_bytes / self._bandwidth
+        arithmetic = pairs * self._flops / self._rate
+        blocks = gathers * TABLE_BLOCK / np.maximum(cells, 1)
+        return np.maximum(memory, arithmetic) * (1.0 + self._overhead * blocks)
+
+    def seconds(self, cells: int, pairs: int, gathers: int) -> float:
+        """The same of plain numbers."""
+        memory = cells * self._cell_bytes / self._bandwidth
+        arithmetic = pairs * self._flops / self._rate
+        blocks = gathers * TABLE_BLOCK / (cells if cells >= 1 else 1)
+        return (memory if memory >= arithmetic else arithmetic) * (1.0 + self._overhead * blocks)
+
+    def waits_for_memory(self, cells: int, pairs: int) -> bool:
+        """Whether the arithmetic is hidden behind the loads."""
+        return pairs * self._flops / self._rate <= cells * self._cell_bytes / self._bandwidth
+
+
+class _RooflineClock(DecodeClock):
+    """Decode steps of one number of sequences, whose linear layers take ``start`` seconds."""
+
+    def __init__(self, start: float, attention: list[_Attention]) -> None:
+        super().__init__(start)
+        self._attention = attention
+
+    def attention(self, group: int, cells: int, pairs: int, gathers: int) -> float:
+        """Negative where attention waits for arithmetic."""
+        attention = self._attention[group]
+        if not attention.waits_for_memory(cells, pairs):
+            return -1.0
+        return attention.seconds(cells, pairs, gathers)
 
 
 def _slower(a: Seconds | Count, b: Seconds | Count) -> Any:

@@ -39,7 +39,7 @@ def recorded(budget, emissions, durations):
                 seq.computed = seq.tokens - 1
                 step.runs.append(Run(seq, seq.tokens - 1, 1))
         end = now + duration * SECOND
-        recorder.occupied(policy.usage(), np.array([duration * SECOND]))
+        recorder.occupied(policy.usage(), duration * SECOND)
         recorder.step(now, end, step, Placement(step.runs, ()))
         for number in numbers:
             seqs[number].tokens += 1
