@@ -16,13 +16,17 @@ FOREVER = 1 << 62
 
 
 def to_ticks(seconds: float) -> int:
-    """The nearest whole number of ticks."""
-    return round(seconds * TICKS_PER_SECOND)
+    """The nearest whole number of ticks of a time that is not negative; the next one of two."""
+    exact = seconds * TICKS_PER_SECOND
+    ticks = int(exact)
+    return ticks + 1 if exact - ticks >= 0.5 else ticks
 
 
 def ticks_of(seconds: NDArray[np.float64]) -> NDArray[np.int64]:
     """The nearest whole numbers of ticks; rounds as `to_ticks` does."""
-    return np.rint(seconds * TICKS_PER_SECOND).astype(np.int64)
+    exact = seconds * TICKS_PER_SECOND
+    ticks = exact.astype(np.int64)
+    return ticks + (exact - ticks >= 0.5)
 
 
 def to_seconds(ticks: int) -> float:

@@ -26,6 +26,7 @@ from sim.sequence import Sequence, Status
 from sim.step import Copy, Count, Placement, Run, Step
 from sim.step_log import Spans, StepLog
 from sim.stretches import StretchTable
+from sim.tally import Tally
 from sim.usage import PARTS, Usage, counts_of
 from workloads.request import Request
 
@@ -67,23 +68,7 @@ class Recorder:
         self.samples = Samples(policy, with_maps)
         self.scanned = Scanned(policy.groups, policy.cell_bytes)
         self.log = StepLog()
-        self.counts = dict.fromkeys(
-            (
-                "steps",
-                "prompt_tokens",
-                "output_tokens",
-                "computed_tokens",
-                "preemptions",
-                "recomputed_tokens",
-                "alloc_failures",
-                "swapped_bytes",
-                "cow_bytes",
-                "defrag_bytes",
-                "moved_bytes",
-                "shifted_bytes",
-            ),
-            0,
-        )
+        self.tally = Tally()
         self.cell_ticks: list[list[int]] = []
         """Per cache the counts of `PARTS`, each summed over time: cells x ticks."""
         self.peak_live = 0
@@ -166,8 +151,8 @@ class Recorder:
             self._pause(streaming.difference(emitting, (seq.id for seq in batch or ())), index)
         if step.drafts:
             output_tokens += sum([draft.kept - 1 for draft in step.drafts.values()])
-        self.counts["prompt_tokens"] += prompt_tokens
-        self.counts["output_tokens"] += output_tokens
+        self.tally.prompt_tokens += prompt_tokens
+        self.tally.output_tokens += output_tokens
         return went_on
 
     def _started_in(self, batch: DecodeBatch) -> list[Sequence]:
@@ -195,7 +180,7 @@ class Recorder:
             track.first_scheduled, to_seconds(self.log.last_end), [[index, index]]
         )
         self._streaming.add(child.id)
-        self.counts["output_tokens"] += 1
+        self.tally.output_tokens += 1
 
     def replaced(self, dead: Sequence, child: Sequence) -> None:
         """``child`` takes the place of ``dead``, and its last token, with another history."""
@@ -207,19 +192,29 @@ class Recorder:
             track.stretches[-1][1] = self.log.steps - 1
 
     def _count(self, step: Step, placement: Placement) -> None:
-        counts = self.counts
+        tally = self.tally
         scheduled = _tokens_in(step.runs)
         computed = scheduled if placement.runs is step.runs else _tokens_in(placement.runs)
-        counts["steps"] += 1
-        counts["computed_tokens"] += computed
-        counts["recomputed_tokens"] += computed - scheduled
-        counts["preemptions"] += len(step.preempted)
-        counts["alloc_failures"] += len(step.refused) + placement.failures
-        counts["swapped_bytes"] += step.swapped_out + step.swapped_in
+        tally.steps += 1
+        tally.computed_tokens += computed
+        tally.recomputed_tokens += computed - scheduled
+        tally.preemptions += len(step.preempted)
+        tally.alloc_failures += len(step.refused) + placement.failures
+        tally.swapped_bytes += step.swapped_out + step.swapped_in
         for shift in placement.shifts:
-            counts["shifted_bytes"] += shift.bytes
+            tally.shifted_bytes += shift.bytes
         for copy in placement.copies:
-            counts[_column_of(copy)] += copy.bytes
+            if copy.kind == "cow":
+                tally.cow_bytes += copy.bytes
+            elif copy.kind in ("defrag", "compaction"):
+                tally.defrag_bytes += copy.bytes
+            else:
+                tally.moved_bytes += copy.bytes
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The tally by name."""
+        return self.tally.by_name()
 
     def are_streaming(self, batch: SequenceOf[Sequence]) -> bool:
         """Whether the last step gave a token to all of ``batch``, and to nobody else."""
@@ -239,13 +234,13 @@ class Recorder:
         totals, most = plan.occupied(spans)
         self._add_occupied(totals, most, spans.duration)
         computed = n * sequences if plan.tokens is None else _total(plan.tokens, n)
-        counts = self.counts
+        tally = self.tally
         self.running_ticks += sequences * spans.duration
-        counts["steps"] += n
-        counts["alloc_failures"] += refusals
-        counts["output_tokens"] += n * sequences
-        counts["computed_tokens"] += computed
-        counts["recomputed_tokens"] += computed - n * sequences
+        tally.steps += n
+        tally.alloc_failures += refusals
+        tally.output_tokens += n * sequences
+        tally.computed_tokens += computed
+        tally.recomputed_tokens += computed - n * sequences
 
     def occupied(self, usage: tuple[Usage, ...], ticks: int) -> None:
         """The caches were used like this for so long."""
@@ -259,8 +254,9 @@ class Recorder:
         self.busy_ticks += ticks
         if not self.cell_ticks:
             self.cell_ticks = [[0] * len(PARTS) for _ in totals]
-        for kept, added in zip(self.cell_ticks, totals, strict=True):
-            for i in range(len(added)):
+        for cache, added in enumerate(totals):
+            kept = self.cell_ticks[cache]
+            for i in range(len(PARTS)):
                 kept[i] += added[i]
         if live > self.peak_live:
             self.peak_live = live
@@ -272,9 +268,16 @@ class Recorder:
 
     def sample(self, now: int, running: int, waiting: int) -> None:
         """Take a snapshot at the end of a step; to be called when one is due."""
-        names = ("steps", "prompt_tokens", "output_tokens", "preemptions")
-        counts = {name: self.counts[name] for name in names}
-        self.samples.take(now, counts | {"running": running, "waiting": waiting})
+        tally = self.tally
+        counts = {
+            "steps": tally.steps,
+            "prompt_tokens": tally.prompt_tokens,
+            "output_tokens": tally.output_tokens,
+            "preemptions": tally.preemptions,
+            "running": running,
+            "waiting": waiting,
+        }
+        self.samples.take(now, counts)
 
     # Requests.
 
@@ -283,7 +286,7 @@ class Recorder:
         track = self._tracks.pop(seq.id)
         self._streaming.discard(seq.id)
         track.stretches[-1][1] = self.log.steps - 1
-        self.counts["recomputed_tokens"] += seq.recomputed
+        self.tally.recomputed_tokens += seq.recomputed
         self._row(seq.request, seq.sample, "finished", "")
         self._times(track.first_scheduled, track.first_token, now)
         self._costs(seq.preemptions, seq.recomputed, seq.hit)
@@ -334,9 +337,3 @@ def _tokens_in(runs: SequenceOf[Run]) -> int:
 def _total(count: Count, steps: int) -> int:
     """The sum of a plan's count over the steps that were really taken."""
     return int(count[:steps].sum()) if isinstance(count, np.ndarray) else count * steps
-
-
-def _column_of(copy: Copy) -> str:
-    if copy.kind == "cow":
-        return "cow_bytes"
-    return "defrag_bytes" if copy.kind in ("defrag", "compaction") else "moved_bytes"

@@ -62,7 +62,7 @@ class Column:
         """Append ``numbers``."""
         self._latest += numbers
         if len(self._latest) >= PACKED:
-            self._packed.append(np.array(self._latest, dtype=np.int64))
+            self._packed.append(np.fromiter(self._latest, np.int64, len(self._latest)))
             self._before += len(self._latest)
             self._latest = []
 

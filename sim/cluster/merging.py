@@ -49,8 +49,7 @@ class MergedRecorder(Recorder):
             self.running_ticks += part.running_ticks
             self.busy_ticks += part.busy_ticks
             self.events += part.events
-            for name, n in part.counts.items():
-                self.counts[name] += n
+            self.tally.add(part.tally)
         self.peak_live = max(part.peak_live for part in parts) * len(parts)
         self.samples.rows = merged_timeline([part.samples.rows for part in parts], self._empty())
         for each in served:
