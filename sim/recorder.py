@@ -23,7 +23,7 @@ from sim.scanned import Scanned
 from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence, Status
-from sim.step import Copy, Count, Placement, Run, Step
+from sim.step import Count, Placement, Run, Step
 from sim.step_log import Spans, StepLog
 from sim.stretches import StretchTable
 from sim.tally import Tally
