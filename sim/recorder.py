@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence as SequenceOf
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,18 +44,18 @@ INTEGERS = (
 )
 
 
-@dataclass(slots=True)
 class _Track:
     """A live sequence: when it was first scheduled and got tokens, and in which steps.
 
     pauses: seconds at which it was preempted, came back, was preempted, ...; kinds: of each pause.
     """
 
-    first_scheduled: float
-    first_token: float = float("nan")
-    stretches: list[list[int]] = field(default_factory=list)
-    pauses: list[float] = field(default_factory=list)
-    kinds: list[str] = field(default_factory=list)
+    def __init__(self, first_scheduled: float) -> None:
+        self.first_scheduled = first_scheduled
+        self.first_token = float("nan")
+        self.stretches: list[list[int]] = []
+        self.pauses: list[float] = []
+        self.kinds: list[str] = []
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -176,9 +175,9 @@ class Recorder:
     def forked(self, parent: Sequence, child: Sequence) -> None:
         """``child`` goes on from where ``parent`` is, and has got its first token with it."""
         track, index = self._tracks[parent.id], self.log.steps - 1
-        self._tracks[child.id] = _Track(
-            track.first_scheduled, to_seconds(self.log.last_end), [[index, index]]
-        )
+        forked = self._tracks[child.id] = _Track(track.first_scheduled)
+        forked.first_token = to_seconds(self.log.last_end)
+        forked.stretches.append([index, index])
         self._streaming.add(child.id)
         self.tally.output_tokens += 1
 

@@ -43,8 +43,8 @@ def work_of(step: Step, placement: Placement) -> Work:
         decode_squares=squares,
         decode_longest=longest,
         passes=placement.passes,
-        copy_bytes=sum([copy.bytes for copy in placement.copies]),
-        shift_bytes=sum([shift.bytes for shift in placement.shifts]),
+        copy_bytes=sum([copy.bytes for copy in placement.copies]) if placement.copies else 0,
+        shift_bytes=sum([shift.bytes for shift in placement.shifts]) if placement.shifts else 0,
     )
 
 

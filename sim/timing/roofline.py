@@ -71,14 +71,17 @@ class Roofline(TimeModel):
     def seconds(self, work: Work) -> Seconds:
         """Overhead, linear layers, attention of every group, copies; in this order."""
         total: Seconds = work.passes * self.overhead + self._linear(work)
-        for attention, reads in zip(self._attention, work.reads, strict=True):
-            total = total + attention.of(reads)
+        for group, reads in enumerate(work.reads):
+            total = total + self._attention[group].of(reads)
         return total + 2 * (work.copy_bytes + work.shift_bytes) / self.copy_bandwidth
 
     def _linear(self, work: Work) -> Any:
         flops = work.tokens * self.body_flops + work.sequences * self.model.head_flops_per_token
         weights = work.passes * self._weight_bytes(work.tokens)
-        return _slower(weights / self.bandwidth, flops / self.linear_rate)
+        memory, arithmetic = weights / self.bandwidth, flops / self.linear_rate
+        if isinstance(memory, float) and isinstance(arithmetic, float):
+            return memory if memory >= arithmetic else arithmetic
+        return np.maximum(memory, arithmetic)
 
     def _weight_bytes(self, tokens: Count) -> Any:
         if isinstance(tokens, np.ndarray):
@@ -153,9 +156,3 @@ class _RooflineClock(DecodeClock):
             return -1.0
         return attention.seconds(cells, pairs, gathers)
 
-
-def _slower(a: Seconds | Count, b: Seconds | Count) -> Any:
-    """The larger of both, number by number; numbers stay numbers, for speed."""
-    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
-        return np.maximum(a, b)
-    return a if a >= b else b
