@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
-from functools import reduce
+from functools import cached_property, reduce
 from typing import NamedTuple
 
 import numpy as np
 
 from sim.model import LayerGroup
 from sim.paging.groups import Group
-from sim.paging.manager import BlockManager, Holding
+from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Occupancy, final_length
 from sim.paging.sums import Ints, entered, floors
 from sim.reads import attended_in_run
 from sim.sequence import Sequence
 from sim.step import Count
 from sim.usage import Usage
+from sim.work import lengths_of
 
 
 class _Kind(NamedTuple):
@@ -33,78 +34,31 @@ class _Kind(NamedTuple):
 
 
 class Forecast:
-    """Up to ``steps`` decode steps of ``seqs``, who hold all there is; changes nothing.
+    """``steps`` decode steps of ``seqs``, who hold all there is; changes nothing.
 
-    steps: how many of them can be taken at once. They surely find room one after the other, fewer
-    than ``wanted`` blocks (if given) are free after each, and nothing happens that only single
-    steps do: a shared block leaves a window or is written, a chunk ends. Can be 0.
-    lengths: tokens of each sequence before the first step. free: blocks after each step.
+    They find room, and nothing happens that only single steps do: a shared block leaves a window
+    or is written, a chunk ends. lengths: tokens of each sequence before the first step. free:
+    blocks after each step.
     """
 
-    def __init__(
-        self,
-        manager: BlockManager,
-        seqs: SequenceOf[Sequence],
-        steps: int,
-        wanted: int | None = None,
-    ) -> None:
+    def __init__(self, manager: BlockManager, seqs: SequenceOf[Sequence], steps: int) -> None:
         self._manager = manager
         self._seqs = seqs
         self._holdings = [manager.holdings[seq.id] for seq in seqs]
-        self.lengths: Ints = np.array([seq.computed for seq in seqs], dtype=np.int64)
-        self.steps = self._plain_steps(steps)
-        if self.steps:
-            self._kinds = [
-                _Kind(
-                    groups[0],
-                    len(groups),
-                    floors(self.lengths + groups[0].size, groups[0].size, self.steps),
-                    self._nulls_of(groups[0]),
-                )
-                for groups in manager.alike
-            ]
-            self.free = self._free_blocks(wanted)
-            self.steps = len(self.free)
+        self.lengths = lengths_of(seqs)
+        self.steps = steps
 
-    @property
-    def _groups(self) -> tuple[Group, ...]:
-        return self._manager.groups
-
-    # How far it reaches.
-
-    def _plain_steps(self, steps: int) -> int:
-        manager = self._manager
-        if len(self._holdings) != len(manager.holdings) or not manager.foreseeable:
-            return 0
-        if manager.open_tails:
-            return 0
-        lengths, sharers = self.lengths.tolist(), manager.pool.sharers
-        for groups in manager.alike:
-            first = groups[0]
-            if first.spec.kind == "chunked":
-                steps = min(steps, int((first.window - self.lengths % first.window).min()))
-            if not first.frees:
-                continue
-            for length, holding in zip(lengths, self._holdings, strict=True):
-                if holding.tables[first.index].live > first.skipped(length) // first.size:
-                    return 0  # it has more null entries than usual
-            for length, holding in zip(lengths, self._holdings, strict=True) if sharers else ():
-                stop = first.skipped(length + steps - 1) // first.size
-                if holding.tables[first.index].live < stop:
-                    for group in groups:
-                        steps = self._steps_unshared(group, length, holding, steps)
-        return steps
-
-    def _steps_unshared(self, group: Group, length: int, holding: Holding, steps: int) -> int:
-        """Steps before a table loses a shared block."""
-        table, sharers = holding.tables[group.index], self._manager.pool.sharers
-        stop = group.skipped(length + steps - 1) // group.size
-        if sharers.keys().isdisjoint(table.blocks[table.live : stop]):
-            return steps
-        entry = next(j for j in range(table.live, stop) if table.blocks[j] in sharers)
-        if group.spec.kind == "chunked":
-            return 0
-        return max(0, (entry + 1) * group.size + group.window - 1 - length)
+    @cached_property
+    def _kinds(self) -> list[_Kind]:
+        return [
+            _Kind(
+                groups[0],
+                len(groups),
+                floors(self.lengths + groups[0].size, groups[0].size, self.steps),
+                self._nulls_of(groups[0]),
+            )
+            for groups in self._manager.alike
+        ]
 
     def _nulls_of(self, group: Group) -> Ints:
         """Null entries of all tables of a group, during every step."""
@@ -115,21 +69,15 @@ class Forecast:
             return np.full(self.steps, skipped.sum())
         return floors(self.lengths - group.window + 1, group.size, self.steps)
 
-    def _free_blocks(self, wanted: int | None) -> Ints:
-        """Free blocks after every step that surely finds room and leaves fewer than wanted."""
-        pool = self._manager.pool
-        taken, dropped = np.zeros((2, self.steps), dtype=np.int64)
+    @cached_property
+    def free(self) -> Ints:
+        """Free blocks after every step."""
+        free = np.full(self.steps, self._manager.pool.free)
         for kind in self._kinds:
             tables = [holding.tables[kind.group.index] for holding in self._holdings]
-            taken += kind.groups * (kind.entries - sum([len(table.blocks) for table in tables]))
-            dropped += kind.groups * (kind.nulls - sum([table.live for table in tables]))
-        free: Ints = pool.free - taken + dropped
-        # Within a step somebody may take before somebody else drops.
-        before = np.append(0, dropped[:-1])
-        bad = pool.free - taken + before < 0
-        if wanted is not None:
-            bad |= free >= wanted
-        return free[: int(bad.argmax())] if bad.any() else free
+            free -= kind.groups * (kind.entries - sum([len(table.blocks) for table in tables]))
+            free += kind.groups * (kind.nulls - sum([table.live for table in tables]))
+        return free
 
     # How the cells are used.
 
@@ -172,6 +120,11 @@ class Forecast:
         return entered(
             last * group.size - self.lengths, (last + 1) * group.size - finals, self.steps
         )
+
+    @property
+    def shares_first_blocks(self) -> bool:
+        """Whether shared blocks come to be the first of tables, and not all of them needed."""
+        return bool(self._shared_firsts())
 
     def _shared_firsts(self) -> list[tuple[int, Group, list[Ints]]]:
         """Shared blocks that come to be the first of tables, and the dead tokens that those see."""

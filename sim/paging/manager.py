@@ -104,8 +104,9 @@ class BlockManager:
         self.groups = self._coordinator.groups
         self.alike = self._coordinator.alike
         """The groups by type: those of one type take and drop the same at the same time."""
-        self._rows = self._coordinator.rows
-        self._freeing = [row for row in self._rows if row[0].frees]
+        self.rows = self._coordinator.rows
+        """The same in order: those that follow one another together."""
+        self._freeing = [row for row in self.rows if row[0].frees]
         self.frees = bool(self._freeing)
         self.foreseeable = all(group.spec.mode != "align" for group in self.groups)
         """Whether what decoding sequences take and drop follows from their lengths alone."""
@@ -142,7 +143,7 @@ class BlockManager:
     def _first_need(self, computed: int, tokens: int, hit: Hit) -> int:
         tokens = min(tokens, self.longest)
         need, tables = 0, hit.tables
-        for row in self._rows:
+        for row in self.rows:
             table = tables[row[0].index] if tables else []
             need += len(row) * row[0].first_need(table, tokens, computed)
         if not tables:
@@ -155,7 +156,7 @@ class BlockManager:
     def _further_need(self, holding: Holding, computed: int, tokens: int) -> int:
         tokens = min(tokens, self.longest)
         need = len(self.shared_tails(holding, computed)) if holding.open_tail else 0
-        for row in self._rows:
+        for row in self.rows:
             need += len(row) * row[0].further_need(holding.tables[row[0].index], tokens)
         return need
 
@@ -233,7 +234,7 @@ class BlockManager:
         tables, pool = holding.tables, self.pool
         grown: list[Table] = []
         room = NEVER
-        for row in self._rows:
+        for row in self.rows:
             table = tables[row[0].index]
             end = len(table.blocks) * table.size
             if end <= computed:
@@ -252,11 +253,11 @@ class BlockManager:
         self, holding: Holding, computed: int, n: int, tokens: int, lookahead: int = 0
     ) -> None:
         end, tables = min(computed + n + lookahead, self.longest), holding.tables
-        wanted = [row[0].further_need(tables[row[0].index], end) for row in self._rows]
-        total = sum([len(row) * n for row, n in zip(self._rows, wanted, strict=True)])
+        wanted = [row[0].further_need(tables[row[0].index], end) for row in self.rows]
+        total = sum([len(row) * n for row, n in zip(self.rows, wanted, strict=True)])
         if total:
             blocks, used = self.pool.take(total), 0
-            for row, n_blocks in zip(self._rows, wanted, strict=True):
+            for row, n_blocks in zip(self.rows, wanted, strict=True):
                 for group in row:
                     group.grow(tables[group.index], end, blocks[used : used + n_blocks])
                     used += n_blocks
@@ -293,7 +294,7 @@ class BlockManager:
     def publish(self, holding: Holding, tokens: int) -> None:
         """Offer the full blocks among the first ``tokens`` tokens to the prefix cache."""
         tables = holding.tables
-        for row in self._rows:
+        for row in self.rows:
             table = tables[row[0].index]
             first, stop = table.cached, tokens // table.size
             if first < stop:
@@ -335,7 +336,7 @@ class BlockManager:
         tokens: how many of its tokens are computed, or have room and are known.
         """
         holding = self.holdings[owner]
-        for row in self._rows:
+        for row in self.rows:
             entries = len(holding.tables[row[0].index].blocks)
             self._disclose(holding, row, 0, entries, holding.told(tokens))
         self.release(owner)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from collections.abc import Sequence as SequenceOf
-from functools import partial
 from math import lcm
 from typing import ClassVar
 
@@ -20,16 +19,16 @@ from sim.compiled import mypyc_attr
 from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
 from sim.paging.coordinator import Hit
-from sim.paging.forecast import Forecast
 from sim.paging.groups import Group
 from sim.paging.growth import GrowingRun
 from sim.paging.manager import MISS, BlockManager, Holding
 from sim.paging.occupancy import Occupancy, Totals, final_length
 from sim.paging.owners import owners_of
-from sim.paging.reads import reads_of_run, reads_of_step
+from sim.paging.reads import reads_of_step
 from sim.paging.refusals import Refusal, Writers
-from sim.paging.run import PagedRun, due_in
+from sim.paging.run import due_in
 from sim.paging.spec import Layout, layout_of
+from sim.paging.window_run import Layers, WindowRun
 from sim.policies.paged_ops import PagedOperations
 from sim.policies.paged_options import PagedOptions
 from sim.schedulers.runs import parts_of
@@ -88,6 +87,14 @@ class Paged(PagedOperations):
         self._ahead = self._lookahead = 0
         """Tokens behind its end that a sequence may need room for; those that are no drafts."""
         self._chunks = tuple(g.window for g in self.groups if g.kind == "chunked")
+        self._layers = Layers(
+            self.manager,
+            self._totals,
+            self._occupancy,
+            self.period,
+            self.groups,
+            [self.manager.groups[index] for index in self._serving],
+        )
 
     def _group_serving(self, index: int) -> int:
         """The first paged group with layers of the model's layer group ``index``."""
@@ -338,33 +345,12 @@ class Paged(PagedOperations):
         if self._grows_only and not manager.open_tails:
             run = GrowingRun(manager, self._totals, self._occupancy, seqs, due, steps)
             return run if run.steps else None
+        if manager.open_tails or not manager.foreseeable:
+            return None
         for chunk in self._chunks:
             steps = min(steps, *(chunk - seq.computed % chunk for seq in seqs))
-        forecast = Forecast(manager, seqs, steps, wanted)
-        look = partial(self._foreseen_reads, forecast), partial(self._foreseen_usage, forecast)
-        done = partial(self._stepped, len(seqs))
-        return PagedRun(forecast.steps, look, due, self._visit, done) if forecast.steps else None
-
-    def _foreseen_reads(self, forecast: Forecast) -> tuple[Reads, ...]:
-        specs, lengths = self.layout.groups, forecast.lengths
-        return tuple(
-            reads_of_run(group, specs[serving], lengths, forecast.steps)
-            for group, serving in zip(self.groups, self._serving, strict=True)
-        )
-
-    def _foreseen_usage(self, forecast: Forecast) -> tuple[Usage, ...]:
-        return (forecast.usage(self._occupancy),)
-
-    def _visit(self, seq: Sequence, computed: int) -> None:
-        """One token of a decode run."""
-        holding = self.manager.holdings[seq.id]
-        if not self.manager.extend_by_one(holding, computed):
-            raise IntegrityError(f"{seq!r} finds no room in a decode run that was planned")
-        self._totals.grew(holding)
-
-    def _stepped(self, seqs: int, steps: int) -> None:
-        self.manager.step_ends()
-        self._totals.tokens += seqs * steps
+        plan = WindowRun(self._layers, seqs, due, steps, wanted)
+        return plan if plan.steps else None
 
     # Questions.
 
