@@ -8,9 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 Run = tuple[tuple[int, ...], int, int]
+
+
+class Decodes(NamedTuple):
+    """One token of each of distinct sequences: their ids, and the position of each token."""
+
+    seqs: NDArray[np.intp]
+    firsts: NDArray[np.int64]
+
+    def as_runs(self) -> list[Run]:
+        """The same as runs."""
+        each = zip(self.seqs.tolist(), self.firsts.tolist(), strict=True)
+        return [((seq,), first, 1) for seq, first in each]
 
 
 class Refusal(Enum):
@@ -39,14 +54,40 @@ class Positions(Protocol):
 
 
 class Batch:
-    """Runs in batch order. coupled: some token carries several sequences."""
+    """Runs in batch order. coupled: some token carries several sequences.
 
-    __slots__ = ("coupled", "n_tokens", "runs")
+    Where ``decodes`` are given they come first, and the ``rest`` is one run each of yet other
+    sequences; they are not spelled out as runs unless somebody asks.
+    """
 
-    def __init__(self, runs: Iterable[tuple[Sequence[int], int, int]]) -> None:
-        self.runs: list[Run] = [(tuple(seqs), first, n) for seqs, first, n in runs if n > 0]
-        self.n_tokens = sum(run[2] for run in self.runs)
-        self.coupled = any(len(run[0]) > 1 for run in self.runs)
+    __slots__ = ("_runs", "coupled", "decodes", "n_tokens", "rest")
+
+    def __init__(
+        self, runs: Iterable[tuple[Sequence[int], int, int]], decodes: Decodes | None = None
+    ) -> None:
+        self.decodes = decodes
+        self.rest: list[Run] = [(tuple(seqs), first, n) for seqs, first, n in runs if n > 0]
+        self.n_tokens = sum([run[2] for run in self.rest])
+        self.coupled = any([len(run[0]) > 1 for run in self.rest])
+        self._runs: list[Run] | None = None
+        if decodes is None:
+            self._runs = self.rest
+        else:
+            self.n_tokens += decodes.seqs.size
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of them."""
+        if self._runs is None:
+            assert self.decodes is not None
+            self._runs = self.decodes.as_runs() + self.rest
+        return self._runs
+
+    @property
+    def has_distinct_sequences(self) -> bool:
+        """Whether no set of sequences has more than one run."""
+        runs = self.rest
+        return self.decodes is not None or len({run[0] for run in runs}) == len(runs)
 
 
 def refusal_of(batch: Batch, memory: Positions, n_seq_max: int) -> Refusal | None:

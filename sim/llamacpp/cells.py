@@ -7,7 +7,7 @@ their set spelled out, as bits. No operation walks cells in Python.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,17 @@ class Snapshot:
     ) -> None:
         self.cells = cells
         self.held = held
+
+
+class Lost(NamedTuple):
+    """Sequences that lost positions, ids ascending, and the highest that each of them lost.
+
+    is_clear: whether these were all that they had below it, with something left above.
+    """
+
+    seqs: Cellset
+    highest: Positions
+    is_clear: bool
 
 
 class Cells:
@@ -125,7 +136,7 @@ class Cells:
 
     def pos_min(self, seq: int) -> int:
         """Lowest position of ``seq``, -1 if it holds no cell."""
-        return int(self.fresh(seq).lo[seq])
+        return self.fresh(seq).lowest(seq)
 
     def pos_max(self, seq: int) -> int:
         """Highest position of ``seq``, -1 if it holds no cell."""
@@ -150,7 +161,7 @@ class Cells:
     def cells_of(self, seq: int, p0: int = 0, p1: int | None = None) -> Cellset:
         """Indices, ascending, of the cells that hold ``seq`` at a position in [p0, p1)."""
         spans = self.fresh(seq)
-        lo, hi = int(spans.lo[seq]), int(spans.hi[seq])
+        lo, hi = spans.lowest(seq), int(spans.hi[seq])
         if spans.count[seq] == 0 or p0 > hi or (p1 is not None and p1 <= lo):
             return np.empty(0, np.intp)
         mask = self.holding(seq)
@@ -177,10 +188,35 @@ class Cells:
         if self.has_shift:
             self.shift[cells] = 0
         self.used += cells.size
-        top = int(cells[-1])
-        if cells.size > 1:
-            top = int(cells.max())
-        self._top = max(self._top, top + 1)
+        if self._top < self.size:
+            self._top = max(self._top, int(cells.max()) + 1)
+
+    def overwrite(self, taken: Snapshot, pos: Positions, owner: Ids) -> Lost | None:
+        """Fill cells that are empty or held by one sequence, as `place` does.
+
+        ``taken`` are the cells with what they hold. None where they were empty.
+        """
+        assert taken.held is not None
+        positions, before, _ = taken.held
+        order = before.argsort(kind="stable")
+        before = before[order]
+        lost = None
+        if before[-1] != EMPTY:
+            breaks = (before[1:] != before[:-1]).nonzero()[0]
+            begins = np.zeros(breaks.size + 1, np.intp)
+            begins[1:] = breaks + 1
+            counts = np.empty_like(begins)
+            counts[:-1] = begins[1:]
+            counts[-1] = before.size
+            counts -= begins
+            losers = before[begins].astype(np.intp)
+            highest = np.maximum.reduceat(positions[order], begins)
+            if losers[0] == EMPTY:
+                losers, counts, highest = losers[1:], counts[1:], highest[1:]
+            lost = Lost(losers, highest, self.spans.trim_low(losers, counts, highest))
+            self.used -= int(counts.sum())
+        self.place(taken.cells, pos, owner)
+        return lost
 
     def share(self, cells: Cellset, seqs: tuple[int, ...]) -> None:
         """Give used, so far unshared ``cells`` the owners ``seqs`` (two or more; spans apart)."""
@@ -201,25 +237,6 @@ class Cells:
         return self.sets
 
     # ---- freeing
-
-    def vacate_single(self, cells: Cellset) -> list[tuple[int, int]]:
-        """Empty ``cells``, each held by exactly one sequence.
-
-        Returns, per sequence that lost cells, (sequence, highest position lost), ids ascending.
-        """
-        owners, positions = self.owner[cells], self.pos[cells]
-        order = owners.argsort(kind="stable")
-        owners, positions = owners[order], positions[order]
-        begins = np.concatenate(([0], (owners[1:] != owners[:-1]).nonzero()[0] + 1))
-        counts = np.diff(begins, append=owners.size)
-        seqs, highest = owners[begins], np.maximum.reduceat(positions, begins)
-        lowest = np.minimum.reduceat(positions, begins)
-        for i in self.spans.trim_low_each(seqs, lowest, highest, counts):
-            seq = int(seqs[i])
-            if not self.spans.trim_low(seq, int(lowest[i]), int(highest[i]), int(counts[i])):
-                self.spans.stale.add(seq)
-        self.empty(cells)
-        return list(zip(seqs.tolist(), highest.tolist(), strict=True))
 
     def empty(self, cells: Cellset) -> None:
         """Empty used ``cells`` that have no owner bits; the caller keeps the spans."""

@@ -147,12 +147,8 @@ def _write(cells: Cells, seqs: Table, firsts: Table, taken: Table, lost: Ids | N
     # With repeated indices NumPy keeps the last value assigned, which is the last step's.
     cells.place(taken.ravel(), pos.ravel(), owner.ravel())
     spans = cells.spans
-    held = spans.count[seqs]
-    if not held.all():
-        new = held == 0
-        spans.lo[seqs[new]] = firsts[new]
     spans.hi[seqs] = pos[-1]
-    spans.count[seqs] = held + steps
+    spans.count[seqs] += steps
     if lost is None:
         return
     gone = np.bincount(lost.ravel() + 1, minlength=MAX_SEQ + 1)
@@ -161,6 +157,4 @@ def _write(cells: Cells, seqs: Table, firsts: Table, taken: Table, lost: Ids | N
         cells.used -= overwritten
         gone = gone[1:]
         spans.count -= gone
-        spans.lo += gone
-        empty = ((gone > 0) & (spans.count == 0)).nonzero()[0]
-        spans.lo[empty] = spans.hi[empty] = -1
+        spans.hi[(gone > 0) & (spans.count == 0)] = -1

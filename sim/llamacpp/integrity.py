@@ -33,9 +33,10 @@ def check_cells(cells: Cells) -> None:
             truth.take_from(seq, held)
     mine = cells.refresh()
     claims["count"] = bool((mine.count == truth.count).all())
-    claims["lowest positions"] = bool((mine.lo == truth.lo).all())
+    lowest = [mine.lowest(seq) == truth.lowest(seq) for seq in range(MAX_SEQ)]
+    claims["lowest positions"] = all(lowest)
     claims["highest positions"] = bool((mine.hi == truth.hi).all())
-    claims["regular"] = not (mine.regular & ~truth.regular).any()
+    claims["regular"] = truth.irregular.keys() <= mine.irregular.keys()
     broken = [claim for claim, holds in claims.items() if not holds]
     if broken:
         raise IntegrityError(f"cells: {'; '.join(broken)}")

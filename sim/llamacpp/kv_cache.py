@@ -203,19 +203,20 @@ class KVCache(Streams):
         so that what a sequence has stays without holes.
         """
         step = Step(slot, list(self.heads), [])
-        lost: dict[int, int] = {}
+        purged: list[tuple[int, int]] = []
         for stream, tokens, taken in slot.parts:
             cells = self.streams[stream]
             if self.window.bounded:
-                step.taken.append(cells.snapshot(taken))
-                occupied = taken[cells.owner[taken] != EMPTY]
-                if occupied.size:
-                    lost.update(cells.vacate_single(occupied))
+                before = cells.snapshot(taken)
+                lost = cells.overwrite(before, tokens.pos, tokens.owner)
             else:
-                step.taken.append(Snapshot(taken))
-            cells.place(taken, tokens.pos, tokens.owner)
+                before, lost = Snapshot(taken), None
+                cells.place(taken, tokens.pos, tokens.owner)
+            step.taken.append(before)
             _note_spans(cells, tokens, taken)
-        for seq, highest in sorted(lost.items()):
+            if lost is not None and not (lost.is_clear and cells.spans.all_regular):
+                purged += zip(lost.seqs.tolist(), lost.highest.tolist(), strict=True)
+        for seq, highest in sorted(purged):
             self._purge(step, seq, highest)
         for stream, _, taken in slot.parts:
             self.heads[stream] = int(taken[-1]) + 1
@@ -273,10 +274,10 @@ class KVCache(Streams):
 
 def _note_spans(cells: Cells, tokens: Tokens, taken: Cellset) -> None:
     """Tell the spans of newly placed tokens, and spell out the owners of shared ones."""
-    if tokens.each is not None:
-        cells.spans.append_each(*tokens.each)
-        return
     begin = 0
+    if tokens.decodes is not None:
+        cells.spans.append_each(*tokens.decodes)
+        begin = tokens.decodes.seqs.size
     for seqs, first, n in tokens.runs:
         if len(seqs) > 1:
             cells.share(taken[begin : begin + n], seqs)

@@ -71,8 +71,8 @@ def state_bytes(cache: KVCache, seq: int) -> int:
     spans = cells.fresh(seq)
     n = int(spans.count[seq])
     if cache.window.bounded and n:
-        if spans.regular[seq]:
-            lo, hi = int(spans.lo[seq]), int(spans.hi[seq])
+        if seq not in spans.irregular:
+            lo, hi = spans.lowest(seq), int(spans.hi[seq])
             n = hi - max(lo, cache.window.last_masked(hi) + 1) + 1
         else:
             n = _visible(cache, cells, seq).size

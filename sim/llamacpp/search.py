@@ -26,11 +26,11 @@ def limits_of(cells: Cells, window: Window) -> Limits | None:
     """
     if not window.bounded:
         return None
-    limit = np.empty(MAX_SEQ + 3, np.int64)
-    window.last_masked_each(cells.refresh().hi + 1, out=limit[:MAX_SEQ])
+    limit = np.empty(MAX_SEQ + 3, np.int32)
+    window.last_masked_after(cells.refresh().hi, out=limit[:MAX_SEQ])
     limit[EMPTY] = -1
     limit[SHARED] = limit[NOBODY] = -2
-    return limit.astype(np.int32)
+    return limit
 
 
 def usable(cells: Cells, limit: Limits | None, start: int, stop: int) -> Mask:
@@ -59,9 +59,9 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
         if head + n <= size and (owner[head : head + n] == EMPTY).all():
             return np.arange(head, head + n)
     found, missing = [], n
-    # The window is what the fill makes likely to be enough; it then doubles.
-    free = size - (cells.used if limit is None else _seen(cells, limit))
-    width = n * size // max(free, n) + n // 4 + 64
+    # What the fill makes likely to be enough, or what mostly is; it then doubles.
+    width = 4 * n if limit is not None else n * size // (size - cells.used) + n // 4
+    width += 64
     for begin, end in ((head, size), (0, head)):
         start = begin
         while start < end:
@@ -75,13 +75,6 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
             start = stop
             width *= 2
     return None
-
-
-def _seen(cells: Cells, limit: Limits) -> int:
-    """About how many cells cannot be taken: each sequence's positions above its limit."""
-    spans = cells.spans
-    above = np.minimum(spans.count, spans.hi - limit[:MAX_SEQ])
-    return int(above[spans.count > 0].sum())
 
 
 def find_contiguous(cells: Cells, limit: Limits | None, head: int, n: int) -> Cellset | None:

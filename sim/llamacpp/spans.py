@@ -9,138 +9,151 @@ from sim.llamacpp.sizes import MAX_SEQ
 
 Ids = NDArray[np.int16]
 Positions = NDArray[np.int32]
+Counts = NDArray[np.int64]
 
 
 class Spans:
     """Per sequence id: how many cells hold it, its lowest and highest position.
 
-    lo, hi: int64, -1 where the sequence holds no cell. count: cells. regular: the positions are
-    lo, lo+1, .. hi, each once, which is what makes appending and trimming a matter of counters.
+    hi: int64, -1 where the sequence holds no cell. count: int64, cells. Nearly all sequences hold
+    the positions hi-count+1 .. hi, each once, so that their lowest need not be kept, and appending
+    and trimming is a matter of counters. irregular: the lowest position of the others.
     stale: ids whose entries must be taken from the cells again before they are read.
     """
 
-    __slots__ = ("count", "hi", "lo", "regular", "stale")
+    __slots__ = ("count", "hi", "irregular", "stale")
 
     def __init__(self) -> None:
         self.count = np.zeros(MAX_SEQ, np.int64)
-        self.lo = np.full(MAX_SEQ, -1, np.int64)
         self.hi = np.full(MAX_SEQ, -1, np.int64)
-        self.regular = np.ones(MAX_SEQ, np.bool_)
+        self.irregular: dict[int, int] = {}
         self.stale: set[int] = set()
 
     def clear(self) -> None:
         """No sequence holds anything."""
         self.count.fill(0)
-        self.lo.fill(-1)
         self.hi.fill(-1)
-        self.regular.fill(True)
+        self.irregular.clear()
         self.stale.clear()
 
     def drop(self, seq: int) -> None:
         """``seq`` holds nothing any more."""
         self.stale.discard(seq)
-        self._set(seq, 0, -1, -1, True)
+        self._set(seq, 0, -1)
 
-    def _set(self, seq: int, count: int, lo: int, hi: int, regular: bool) -> None:
+    def _set(self, seq: int, count: int, hi: int) -> None:
+        """A regular entry."""
         self.count[seq] = count
-        self.lo[seq] = lo
         self.hi[seq] = hi
-        self.regular[seq] = regular
+        if self.irregular:
+            self.irregular.pop(seq, None)
+
+    # ---- questions, good for entries that are not stale
+
+    def lowest(self, seq: int) -> int:
+        """The lowest position of ``seq``, -1 if it holds no cell."""
+        count = int(self.count[seq])
+        if count == 0:
+            return -1
+        found = self.irregular.get(seq) if self.irregular else None
+        return int(self.hi[seq]) + 1 - count if found is None else found
+
+    def lowest_each(self) -> Counts:
+        """`lowest` of every sequence; one more than the highest where it holds no cell."""
+        lowest = self.hi + 1
+        lowest -= self.count
+        for seq, lo in self.irregular.items():
+            lowest[seq] = lo
+        return lowest
+
+    @property
+    def all_regular(self) -> bool:
+        """Whether no sequence is irregular or stale."""
+        return not (self.irregular or self.stale)
+
+    # ---- changes
 
     def take_from(self, seq: int, positions: Positions) -> None:
         """The entry of ``seq`` from all positions it holds, in any order."""
         self.stale.discard(seq)
         n = positions.size
         if n == 0:
-            self._set(seq, 0, -1, -1, True)
+            self._set(seq, 0, -1)
             return
         lo, hi = int(positions.min()), int(positions.max())
-        regular = hi - lo + 1 == n and bool((np.bincount(positions - lo) == 1).all())
-        self._set(seq, n, lo, hi, regular)
+        self._set(seq, n, hi)
+        if hi - lo + 1 != n or bool((np.bincount(positions - lo) != 1).any()):
+            self.irregular[seq] = lo
 
     def append(self, seq: int, first: int, n: int) -> None:
         """``seq`` also holds positions first .. first+n-1 now."""
         if seq in self.stale:
             return
-        count = int(self.count[seq])
-        if count == 0:
-            self._set(seq, n, first, first + n - 1, True)
+        count, hi = int(self.count[seq]), int(self.hi[seq])
+        if count == 0 or (first == hi + 1 and seq not in self.irregular):
+            self.count[seq] = count + n
+            self.hi[seq] = first + n - 1
             return
-        follows = bool(self.regular[seq]) and first == self.hi[seq] + 1
-        lo, hi = int(self.lo[seq]), int(self.hi[seq])
-        self._set(seq, count + n, min(lo, first), max(hi, first + n - 1), follows)
+        lowest = self.lowest(seq)
+        self._set(seq, count + n, max(hi, first + n - 1))
+        self.irregular[seq] = min(lowest, first)
 
-    def append_each(self, seqs: Ids, firsts: Positions, n: int | NDArray[np.int64]) -> None:
-        """Every one of the distinct ``seqs`` also holds ``n`` positions from ``firsts`` on now."""
-        follows = self.regular[seqs]
-        follows &= self.hi[seqs] + 1 == firsts
-        held = self.count[seqs]
-        if self.stale or not (follows.all() or (follows | (held == 0)).all()):
-            lengths = np.broadcast_to(n, seqs.size).tolist()
-            for seq, first, length in zip(seqs.tolist(), firsts.tolist(), lengths, strict=True):
-                self.append(seq, first, length)
+    def append_each(self, seqs: NDArray[np.intp], firsts: Counts) -> None:
+        """Every one of the distinct ``seqs`` also holds the position in ``firsts`` now."""
+        if self.all_regular and not (self.hi[seqs] + 1 != firsts).any():
+            self.hi[seqs] = firsts
+            self.count[seqs] += 1
             return
-        if not held.all():
-            new = held == 0
-            self.lo[seqs[new]] = firsts[new]
-        self.hi[seqs] = firsts + (n - 1)
-        self.count[seqs] = held + n
+        for seq, first in zip(seqs.tolist(), firsts.tolist(), strict=True):
+            self.append(seq, first, 1)
 
-    def trim_low_each(
-        self, seqs: Ids, lowest: Positions, highest: Positions, n: NDArray[np.int64]
-    ) -> list[int]:
-        """`trim_low` of every one of the distinct ``seqs``, some of whose positions stay.
+    def trim_low(
+        self, losers: NDArray[np.intp], lost: NDArray[np.intp], highest: Positions
+    ) -> bool:
+        """Each of the distinct ``losers`` forgets ``lost`` positions, ``highest`` the highest.
 
-        Returns the indices of those that have to be done one by one, unchanged.
+        Returns whether these were just its lowest ones, and not all. Where counters cannot tell,
+        entries are stale afterwards.
         """
-        known = self.regular[seqs]
-        known &= (lowest == self.lo[seqs]) & (highest == lowest + n - 1) & (n < self.count[seqs])
-        if self.stale:
-            known &= ~np.isin(seqs, list(self.stale))
-        found, gone = seqs[known], n[known]
-        self.lo[found] += gone
-        self.count[found] -= gone
-        left: list[int] = (~known).nonzero()[0].tolist()
-        return left
-
-    def trim_low(self, seq: int, lowest: int, highest: int, n: int) -> bool:
-        """Forget ``n`` positions between ``lowest`` and ``highest``, if they are just the lowest n.
-
-        Returns False, with nothing changed, where counters cannot tell.
-        """
-        if seq in self.stale or not self.regular[seq]:
-            return False
-        if lowest != self.lo[seq] or highest != lowest + n - 1:
-            return False
-        if n == self.count[seq]:
-            self.drop(seq)
-        else:
-            self.lo[seq] += n
-            self.count[seq] -= n
-        return True
+        left = self.count[losers] - lost
+        simple = self.hi[losers] - left == highest
+        if self.all_regular and simple.all() and left.all():
+            self.count[losers] = left
+            return True
+        each = zip(losers.tolist(), left.tolist(), simple.tolist(), strict=True)
+        for seq, count, is_simple in each:
+            if seq in self.stale or seq in self.irregular or not is_simple:
+                self.stale.add(seq)
+            elif count == 0:
+                self.drop(seq)
+            else:
+                self.count[seq] = count
+        return False
 
     def trim_range(self, seq: int, first: int, end: int) -> None:
         """Forget all positions of ``seq`` in [first, end)."""
-        if seq in self.stale or not self.regular[seq]:
+        if seq in self.stale or seq in self.irregular:
             self.stale.add(seq)
             return
-        lo, hi = int(self.lo[seq]), int(self.hi[seq])
+        hi, count = int(self.hi[seq]), int(self.count[seq])
+        lo = hi + 1 - count
         if first <= lo and end > hi:
             self.drop(seq)
         elif first <= lo:
-            self._set(seq, hi - end + 1, end, hi, True)
+            self.count[seq] = hi - end + 1
         elif end > hi:
-            self._set(seq, first - lo, lo, first - 1, True)
+            self._set(seq, first - lo, first - 1)
         else:
-            self._set(seq, hi - lo + 1 - (end - first), lo, hi, False)
+            self.count[seq] = count - (end - first)
+            self.irregular[seq] = lo
 
     def shift_all(self, seq: int, by: int) -> None:
         """All positions of ``seq`` move by ``by``; those that fall below 0 are gone."""
-        if seq in self.stale or not self.regular[seq]:
+        if seq in self.stale or seq in self.irregular:
             self.stale.add(seq)
             return
-        lo, hi = int(self.lo[seq]) + by, int(self.hi[seq]) + by
+        hi = int(self.hi[seq]) + by
         if hi < 0:
             self.drop(seq)
         else:
-            self._set(seq, hi - max(lo, 0) + 1, max(lo, 0), hi, True)
+            self._set(seq, min(int(self.count[seq]), hi + 1), hi)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sim.llamacpp.batch import Batch, Run
+from sim.llamacpp.batch import Batch, Decodes, Run
 from sim.llamacpp.cells import EMPTY, SHARED
 from sim.llamacpp.errors import EngineAborts
 from sim.llamacpp.spans import Ids, Positions
@@ -14,36 +13,27 @@ from sim.llamacpp.spans import Ids, Positions
 class Tokens:
     """The tokens of one ubatch that go to one stream, ready to be written to cells.
 
-    pos: int32[n]; owner: int16[n], a sequence id or `SHARED`; runs: the same as runs.
-    each: (sequences, first position, length) of the runs as arrays where there are several, of
-    distinct sequences; else None, and a loop over runs is needed.
+    pos: int32[n]; owner: int16[n], a sequence id or `SHARED`. They are those of ``decodes``, if
+    there are any, then those of ``runs``.
     """
 
-    __slots__ = ("each", "n", "owner", "pos", "runs")
+    __slots__ = ("decodes", "n", "owner", "pos", "runs")
 
-    def __init__(self, runs: list[Run]) -> None:
+    def __init__(self, runs: list[Run], decodes: Decodes | None = None) -> None:
+        begin = 0 if decodes is None else decodes.seqs.size
         self.runs = runs
-        self.n = sum(run[2] for run in runs)
-        self.each: tuple[Ids, Positions, NDArray[np.int64] | int] | None = None
-        if len(runs) == 1:
-            seqs, first, n = runs[0]
-            self.pos: Positions = np.arange(first, first + n, dtype=np.int32)
-            self.owner: Ids = np.empty(n, np.int16)
-            self.owner.fill(_code(seqs))
-            return
-        codes = np.array([r[0][0] if len(r[0]) == 1 else _code(r[0]) for r in runs], np.int16)
-        firsts = np.array([run[1] for run in runs], np.int32)
-        ids = {run[0] for run in runs}
-        distinct = len(ids) == len(runs) and all(len(seqs) == 1 for seqs in ids)
-        if self.n == len(runs):
-            self.pos, self.owner = firsts, codes
-            self.each = (codes, firsts, 1) if distinct else None
-            return
-        lengths = np.array([run[2] for run in runs])
-        self.each = (codes, firsts, lengths) if distinct else None
-        begins = np.cumsum(lengths) - lengths
-        self.owner = np.repeat(codes, lengths)
-        self.pos = (np.arange(self.n) + np.repeat(firsts - begins, lengths)).astype(np.int32)
+        self.decodes = decodes
+        self.n = begin + sum([run[2] for run in runs])
+        self.pos: Positions = np.empty(self.n, np.int32)
+        self.owner: Ids = np.empty(self.n, np.int16)
+        if decodes is not None:
+            self.owner[:begin] = decodes.seqs
+            self.pos[:begin] = decodes.firsts
+        for seqs, first, n in runs:
+            end = begin + n
+            self.owner[begin:end] = _code(seqs)
+            self.pos[begin:end] = np.arange(first, first + n)
+            begin = end
 
 
 def _code(seqs: tuple[int, ...]) -> int:
@@ -54,23 +44,43 @@ class Ubatch:
     """One micro-batch: its runs, and how the engine describes it.
 
     equal_seqs: n_seqs sequence sets of n_seq_tokens tokens each, listed set by set; else tokens in
-    batch order, each its own set. seq_ids: the distinct sequence ids, ascending.
+    batch order, each its own set.
     """
 
-    __slots__ = ("equal_seqs", "n_seq_tokens", "n_seqs", "n_tokens", "runs", "seq_ids")
+    __slots__ = ("_batch", "_tokens", "equal_seqs", "n_seq_tokens", "n_seqs", "n_tokens")
 
-    def __init__(self, runs: list[Run], n_seqs: int, equal_seqs: bool) -> None:
-        self.runs = runs
-        self.n_tokens = sum(run[2] for run in runs)
+    def __init__(self, runs: list[Run] | Batch, n_seqs: int, equal_seqs: bool) -> None:
+        self._batch = runs if isinstance(runs, Batch) else Batch(runs)
+        self._tokens: Tokens | None = None
+        self.n_tokens = self._batch.n_tokens
         self.n_seqs = n_seqs
         self.n_seq_tokens = self.n_tokens // n_seqs
         self.equal_seqs = equal_seqs
-        self.seq_ids = sorted({seq for run in runs for seq in run[0]})
+
+    @property
+    def runs(self) -> list[Run]:
+        """In the order of the tokens."""
+        return self._batch.runs
+
+    @property
+    def seq_ids(self) -> list[int]:
+        """The distinct sequence ids, ascending."""
+        return sorted({seq for run in self.runs for seq in run[0]})
+
+    @property
+    def n_seq_ids(self) -> int:
+        """How many these are."""
+        batch = self._batch
+        if batch.decodes is None:
+            return len({seq for run in batch.rest for seq in run[0]})
+        return batch.decodes.seqs.size + len(batch.rest)
 
     def tokens_of(self, n_stream: int) -> list[tuple[int, Tokens]]:
         """(stream, its tokens) of every stream touched; a stream of its own for each sequence."""
         if n_stream == 1:
-            return [(0, Tokens(self.runs))]
+            if self._tokens is None:
+                self._tokens = Tokens(self._batch.rest, self._batch.decodes)
+            return [(0, self._tokens)]
         return [
             (seq, Tokens([run for run in self.runs if run[0][0] == seq])) for seq in self.seq_ids
         ]
@@ -88,8 +98,8 @@ def _append(runs: list[Run], run: Run) -> None:
 
 def split_simple(batch: Batch, n_ubatch: int) -> list[Ubatch]:
     """Ubatches of at most ``n_ubatch`` tokens in batch order."""
-    if batch.n_tokens <= n_ubatch and len({run[0] for run in batch.runs}) == len(batch.runs):
-        return [Ubatch(batch.runs, batch.n_tokens, equal_seqs=False)] if batch.runs else []
+    if batch.n_tokens <= n_ubatch and batch.has_distinct_sequences:
+        return [Ubatch(batch, batch.n_tokens, equal_seqs=False)] if batch.n_tokens else []
     ubatches: list[Ubatch] = []
     runs: list[Run] = []
     room = n_ubatch

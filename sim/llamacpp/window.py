@@ -35,16 +35,25 @@ class Window:
             return at // self.n * self.n - 1
         return -1
 
-    def last_masked_each(self, at: NDArray[np.int64], out: NDArray[np.int64]) -> None:
-        """`last_masked` of every element of ``at``, written into ``out`` (same shape)."""
+    def last_masked_after(
+        self, last: NDArray[np.int64], out: NDArray[np.int32] | NDArray[np.int64]
+    ) -> None:
+        """`last_masked` of the token after each position ``last``, written to ``out``."""
         if self.kind == "standard":
-            np.subtract(at, self.n, out=out)
+            np.subtract(last, self.n - 1, out=out, casting="same_kind")
         elif self.kind == "chunked":
-            np.floor_divide(at, self.n, out=out)
-            out *= self.n
-            out -= 1
+            np.subtract((last + 1) // self.n * self.n, 1, out=out, casting="same_kind")
         else:
             out.fill(-1)
+
+    def seen_by_next(self, last: NDArray[np.int64]) -> NDArray[np.int64] | int:
+        """Tokens before it that the token after each position ``last`` sees, if they are there.
+
+        One number where that is the same for all.
+        """
+        if self.kind == "standard":
+            return self.n - 1
+        return (last + 1) % self.n if self.kind == "chunked" else last + 1
 
 
 UNBOUNDED = Window()

@@ -42,15 +42,14 @@ class WindowedRun:
         self._owner = cells.owner
         self._pos = cells.pos
         self._are_copies = False
-        self._lowest = spans.lo
-        self._regular = spans.regular
+        self._lowest = spans.lowest_each()
+        self._irregular = list(spans.irregular)
         first = np.array(firsts)
         # What the next token of every sequence that runs is at; the others stay where they are.
         self._first = np.zeros(MAX_SEQ, np.int64)
         self._first[self._seqs] = first
         new = spans.count[self._seqs] == 0
         if new.any():
-            self._lowest = spans.lo.copy()
             self._lowest[self._seqs[new]] = first[new]
         limits = limits_of(cells, window)
         assert limits is not None
@@ -64,7 +63,7 @@ class WindowedRun:
     def _set_limits(self, limits: Limits, step: int) -> None:
         """Let the windows of the running sequences in ``limits`` stand where step ``step`` does."""
         at = np.empty(self._width, np.int64)
-        self._window.last_masked_each(self._first[self._seqs] + step, out=at)
+        self._window.last_masked_after(self._first[self._seqs] + (step - 1), out=at)
         limits[self._seqs] = at
 
     def _limits_at(self, step: int) -> Limits:
@@ -178,7 +177,6 @@ class WindowedRun:
         """Let the copies stand as they do after steps ``before .. before + steps - 1``."""
         if not self._are_copies:
             self._owner, self._pos = self._owner.copy(), self._pos.copy()
-            self._lowest = self._lowest.copy()
             self._are_copies = True
         when = before + np.arange(steps)[:, None]
         self._owner[taken] = np.tile(self._seqs, steps)
@@ -199,7 +197,8 @@ class WindowedRun:
         owner = lost[order]
         first = np.flatnonzero(np.diff(owner, prepend=-1))
         rank = np.arange(order.size) - np.repeat(first, np.diff(np.append(first, order.size)))
-        fits = self._regular[owner] & (self._pos[taken[order]] == self._lowest[owner] + rank)
+        regular = ~np.isin(owner, self._irregular)
+        fits = regular & (self._pos[taken[order]] == self._lowest[owner] + rank)
         return taken.size // self._width if fits.all() else int(order[~fits].min()) // self._width
 
 

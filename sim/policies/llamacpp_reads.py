@@ -40,7 +40,7 @@ class Scans:
                 continue
             cells = pairs = 0
             for ubatch, slot in zip(placed.ubatches, placed.slots[name], strict=True):
-                cells += self._passes(len(ubatch.seq_ids), tile) * slot.n_kv
+                cells += self._passes(ubatch.n_seq_ids, tile) * slot.n_kv
                 pairs += ubatch.n_tokens * slot.n_kv
             reads.append(Reads(cells, pairs, 0))
         return tuple(reads)

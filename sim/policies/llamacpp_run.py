@@ -13,7 +13,7 @@ from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.decode_run import DecodeRun as CellRun
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.sizes import CELL_PAD, padded
-from sim.policies.llamacpp_usage import Ints, seen_by_next
+from sim.policies.llamacpp_usage import Ints
 from sim.step import Count, Reads
 from sim.step_log import Spans
 from sim.usage import PARTS, Usage, counts_of
@@ -159,9 +159,9 @@ def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Ints:
     held = np.array([_held_alone(cache.streams[cache.stream_of(seq)], seq) for seq in run.seqs])
     last = np.array(run.firsts, dtype=np.int64) - 1
     later = last[:, None] + np.arange(1, steps + 1)
-    before = np.minimum(held, seen_by_next(cache, last))
+    before = np.minimum(held, cache.window.seen_by_next(last))
     grown = held[:, None] + np.arange(1, steps + 1)
-    after = np.minimum(grown, seen_by_next(cache, later))
+    after = np.minimum(grown, cache.window.seen_by_next(later))
     return (after - before[:, None]).sum(axis=0)
 
 

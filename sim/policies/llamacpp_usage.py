@@ -75,11 +75,4 @@ def live_cells(cache: KVCache, cells: Cells) -> int:
     if cells.n_shared:
         return cells.used - int(dead_cells(cache, cells).sum())
     spans = cells.refresh()
-    return int(np.minimum(spans.count, seen_by_next(cache, spans.hi)).sum())
-
-
-def seen_by_next(cache: KVCache, last: Ints) -> Ints:
-    """Tokens before it that the token after position ``last`` can see, for every element."""
-    masked = np.empty_like(last)
-    cache.window.last_masked_each(last + 1, out=masked)
-    return np.maximum(last - masked, 0)
+    return int(np.minimum(spans.count, cache.window.seen_by_next(spans.hi)).sum())

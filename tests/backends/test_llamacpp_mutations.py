@@ -218,8 +218,8 @@ def chunked_windows_slide(patch):
     wrap(
         patch,
         Window,
-        "last_masked_each",
-        lambda original, self, at, out: original(Window("standard", self.n), at, out),
+        "last_masked_after",
+        lambda original, self, last, out: original(Window("standard", self.n), last, out),
     )
 
 

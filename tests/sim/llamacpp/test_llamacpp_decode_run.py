@@ -52,7 +52,7 @@ def look(cache):
             [c.owners_of(i) for i in range(c.size)],
             c.used,
             c.used_max_p1,
-            c.refresh().lo.tolist(),
+            [c.pos_min(seq) for seq in range(SEQS)],
             c.spans.hi.tolist(),
             c.spans.count.tolist(),
         )
