@@ -7,11 +7,13 @@ of many decode steps taken at once ends at the same bit as the same steps taken 
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
-TICKS_PER_SECOND = 1 << 30
-FOREVER = 1 << 62
+TICKS_PER_SECOND: Final = 1 << 30
+FOREVER: Final = 1 << 62
 """More ticks than any run lasts."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import simpy
 from simpy.events import Event
@@ -30,7 +30,7 @@ from sim.timing.base import TimeModel
 from sim.work import work_of
 from workloads.request import Request
 
-LONGEST_RUN = 4096
+LONGEST_RUN: Final = 4096
 NEVER = float("inf")
 
 
@@ -180,7 +180,7 @@ class Engine:
 
     def _begin(self, step: Step) -> _Begun:
         """Place a step as it was scheduled, and see how long it takes."""
-        start = to_ticks(self._env.now)
+        start = self._turn.now
         placement = self.policy.commit(step)
         work = work_of(step, placement)
         self.recorder.scanned.step(work, placement.runs)
@@ -240,7 +240,7 @@ class Engine:
             steps = min(steps, change)
         if steps < 1:
             return None
-        now, until = to_ticks(self._env.now), self.recorder.samples.due
+        now, until = self._turn.now, self.recorder.samples.due
         event = self._turn.next_event()
         if event != NEVER:
             arrival = to_ticks(event)

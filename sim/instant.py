@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 import simpy
 from simpy.events import Event, EventPriority
 
-_ENDS = 2
+from sim.clock import to_ticks
+
+_ENDS: Final = 2
 """Priority of the first engine's step ends; SimPy's own are 0 and 1."""
-_STARTS = 1 << 20
+_STARTS: Final = 1 << 20
 
 
 class _StepEnd(Event):
@@ -63,10 +65,18 @@ class Turn:
         self.quiet_until = inf
 
     @property
+    def now(self) -> int:
+        """The time in ticks."""
+        return to_ticks(self._env._now)
+
+    @property
     def is_settled(self) -> bool:
         """Whether nothing else happens at this instant any more."""
         queue = self._env._queue
-        return not queue or queue[0][:2] >= (self._env.now, _STARTS + self._index)
+        if not queue:
+            return True
+        event, now = queue[0], self._env._now
+        return bool(event[0] > now or (event[0] == now and event[1] >= _STARTS + self._index))
 
     def settle(self) -> Generator[Event, Any, None]:
         """Wait for whatever else happens at this instant."""
@@ -80,7 +90,7 @@ class Turn:
         completed, if more than those of the step.
         """
         env = self._env
-        now = env.now
+        now: float = env._now
         end = now + seconds
         self._busy_until = end
         self.quiet_until = now + quiet if quiet > seconds else end

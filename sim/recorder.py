@@ -243,10 +243,11 @@ class Recorder:
 
     def occupied(self, usage: tuple[Usage, ...], ticks: int) -> None:
         """The caches were used like this for so long."""
-        totals, live = [], 0
+        totals: list[tuple[int, ...]] = []
+        live: Any = 0
         for part in usage:
-            totals.append(tuple([int(count) * ticks for count in counts_of(part)]))
-            live += int(part.live) * part.cell_bytes
+            totals.append(tuple([count * ticks for count in counts_of(part)]))
+            live += part.live * part.cell_bytes
         self._add_occupied(totals, live, ticks)
 
     def _add_occupied(self, totals: list[tuple[int, ...]], live: int, ticks: int) -> None:
@@ -256,7 +257,8 @@ class Recorder:
         for cache, added in enumerate(totals):
             kept = self.cell_ticks[cache]
             for i in range(len(PARTS)):
-                kept[i] += added[i]
+                amount: int = added[i]
+                kept[i] += amount
         if live > self.peak_live:
             self.peak_live = live
 

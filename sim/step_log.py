@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
 
-PACKED = 4096
+PACKED: Final = 4096
 """Numbers of a column that are packed at once."""
 
 
@@ -38,13 +39,12 @@ class Spans:
 
     def ticks_before(self, step: int) -> int:
         """Ticks of all steps before number ``step``, which is counted from 0."""
-        before = 0
-        for steps, ticks in self:
-            if step < steps:
-                break
-            before += steps * ticks
-            step -= steps
-        return before + step * ticks
+        before, span = 0, 0
+        while step >= self.counts[span]:
+            before += self.counts[span] * self.ticks[span]
+            step -= self.counts[span]
+            span += 1
+        return before + step * self.ticks[span]
 
 
 class Column:

@@ -59,14 +59,14 @@ class GrowingRun(DecodeRun):
     def _steps_with_room(self, steps: int) -> int:
         free, visits, period = self._free, self._visits, self._period
         for start in range(0, steps, self._size):
-            for visit in period:
-                step, takers = start + visit[0], visit[1]
+            for ahead, takers, due in period:
+                step = start + ahead
                 if step >= steps:
                     break
                 free -= takers
                 if free < 0:
                     return step
-                visits.append((step, takers, visit[2]) if start else visit)
+                visits.append((step, takers, due))
         return steps
 
     # What it will be like.

@@ -14,6 +14,14 @@ Due = tuple[int, int, list[Ranked]]
 """Steps from now, how many are due then on account of one residue, and who is due at all."""
 
 
+class _Slot:
+    """Sequences that are due together. numbers: how many on account of each residue."""
+
+    def __init__(self) -> None:
+        self.due: list[Ranked] = []
+        self.numbers: dict[int, int] = {}
+
+
 class Calendar:
     """Sequences whose lengths rise together, by the steps in which they are due.
 
@@ -23,50 +31,53 @@ class Calendar:
 
     def __init__(self, period: int) -> None:
         self._period = period
-        self._slots: dict[int, list[Ranked]] = {}
-        self._taken: list[int] = []
-        """The slots in which anybody is, rising."""
-        self._numbers: dict[int, dict[int, int]] = {}
-        """By residue: how many there are in each slot on its account."""
+        self._places: list[int] = []
+        """The times, modulo the period, at which anybody is due; rising."""
+        self._slots: list[_Slot] = []
+        """Who is due at each of them."""
+        self._residues: set[int] = set()
 
     def add(self, rank: int, seq: Sequence, residues: Iterable[int], behind: int) -> None:
         """Enter ``seq``, whose length is ``behind`` less than the time."""
         for residue in residues:
-            slot = (residue + behind) % self._period
-            due = self._slots.get(slot)
-            if due is None:
-                self._slots[slot] = [(rank, seq)]
-                insort(self._taken, slot)
-            else:
-                insort(due, (rank, seq))
-            numbers = self._numbers.setdefault(residue, {})
-            numbers[slot] = numbers.get(slot, 0) + 1
+            self._residues.add(residue)
+            place = (residue + behind) % self._period
+            index = bisect_left(self._places, place)
+            if index == len(self._places) or self._places[index] != place:
+                self._places.insert(index, place)
+                self._slots.insert(index, _Slot())
+            slot = self._slots[index]
+            insort(slot.due, (rank, seq))
+            slot.numbers[residue] = slot.numbers.get(residue, 0) + 1
 
     def remove(self, rank: int, seq: Sequence, residues: Iterable[int], behind: int) -> None:
         """Take ``seq`` out; everything as it was when it was entered."""
         for residue in residues:
-            slot = (residue + behind) % self._period
-            due = self._slots[slot]
-            due.remove((rank, seq))
-            if not due:
-                del self._slots[slot]
-                self._taken.remove(slot)
-            self._numbers[residue][slot] -= 1
+            index = bisect_left(self._places, (residue + behind) % self._period)
+            slot = self._slots[index]
+            slot.due.remove((rank, seq))
+            slot.numbers[residue] -= 1
+            if not slot.due:
+                del self._places[index], self._slots[index]
 
     def due(self, time: int) -> list[Ranked]:
         """Everybody who is due at ``time``, in the order of their ranks; not to be changed."""
-        return self._slots.get(time % self._period) or []
+        place = time % self._period
+        index = bisect_left(self._places, place)
+        if index == len(self._places) or self._places[index] != place:
+            return []
+        return self._slots[index].due
 
     def agenda(self, time: int, residue: int) -> list[Due]:
         """Who is due in the ``period`` steps from ``time`` on, in order.
 
         Steps at which nobody is due are left out.
         """
-        now, period, taken = time % self._period, self._period, self._taken
-        numbers, slots = self._numbers.get(residue, {}), self._slots
-        first = bisect_left(taken, now)
-        agenda = [(slot - now, numbers.get(slot, 0), slots[slot]) for slot in taken[first:]]
-        agenda += [
-            (slot - now + period, numbers.get(slot, 0), slots[slot]) for slot in taken[:first]
-        ]
+        now, places = time % self._period, self._places
+        all_alike = len(self._residues) == 1 and residue in self._residues
+        first, agenda = bisect_left(places, now), []
+        for index in (*range(first, len(places)), *range(first)):
+            slot, ahead = self._slots[index], (places[index] - now) % self._period
+            number = len(slot.due) if all_alike else slot.numbers.get(residue, 0)
+            agenda.append((ahead, number, slot.due))
         return agenda

@@ -51,7 +51,8 @@ class Roofline(TimeModel):
             hardware.flops_of(model.bytes_per_parameter) * hardware.compute_efficiency
         )
         self.attention_rate = hardware.flops * hardware.compute_efficiency
-        self.body_flops = model.linear_flops_per_token - model.head_flops_per_token
+        self.head_flops = model.head_flops_per_token
+        self.body_flops = model.linear_flops_per_token - self.head_flops
         self.overhead = hardware.step_overhead + len(model.layers) * hardware.layer_overhead
         self._attention = [
             _Attention(self, group, cell_bytes or group.state_bytes)
@@ -76,7 +77,7 @@ class Roofline(TimeModel):
         return total + 2 * (work.copy_bytes + work.shift_bytes) / self.copy_bandwidth
 
     def _linear(self, work: Work) -> Any:
-        flops = work.tokens * self.body_flops + work.sequences * self.model.head_flops_per_token
+        flops = work.tokens * self.body_flops + work.sequences * self.head_flops
         weights = work.passes * self._weight_bytes(work.tokens)
         memory, arithmetic = weights / self.bandwidth, flops / self.linear_rate
         if isinstance(memory, float) and isinstance(arithmetic, float):
@@ -155,4 +156,3 @@ class _RooflineClock(DecodeClock):
         if not attention.waits_for_memory(cells, pairs):
             return -1.0
         return attention.seconds(cells, pairs, gathers)
-
