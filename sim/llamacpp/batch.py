@@ -68,7 +68,7 @@ class Batch:
         self.decodes = decodes
         self.rest: list[Run] = [(tuple(seqs), first, n) for seqs, first, n in runs if n > 0]
         self.n_tokens = sum([run[2] for run in self.rest])
-        self.coupled = any([len(run[0]) > 1 for run in self.rest])
+        self.coupled = max([len(run[0]) for run in self.rest], default=0) > 1
         self._runs: list[Run] | None = None
         if decodes is None:
             self._runs = self.rest

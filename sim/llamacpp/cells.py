@@ -181,7 +181,9 @@ class Cells:
 
     # ---- placing
 
-    def place(self, cells: Cellset, pos: Positions, owner: Ids) -> None:
+    def place(
+        self, cells: Cellset, pos: Positions | NDArray[np.int64], owner: Ids | Cellset
+    ) -> None:
         """Fill empty ``cells`` with tokens; the caller keeps the spans (`Spans.append`)."""
         self.pos[cells] = pos
         self.owner[cells] = owner

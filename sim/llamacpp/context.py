@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from sim.llamacpp.batch import Batch, Refusal, refusal_of
+import numpy as np
+
+from sim.llamacpp.batch import Batch, Decodes, Refusal, refusal_of
 from sim.llamacpp.build import memory_for
 from sim.llamacpp.cells import Cellset
 from sim.llamacpp.decode_run import DecodeRun
@@ -41,6 +43,7 @@ class Context:
         self.params = params
         self.sizes = context_sizes(params, geometry.n_ctx_train)
         self.memory = memory_for(geometry, params, self.sizes)
+        self._attention = list(self.memory.attention_caches().values())
 
     def observe(self, observer: Observer) -> None:
         """Tell ``observer`` of everything that the caches do from now on."""
@@ -85,8 +88,8 @@ class Context:
         known = min(seqs) >= 0 and max(seqs) < self.sizes.n_seq_max
         if not known or len(set(seqs)) < len(seqs) or self.has_pending():
             return {}
-        firsts = self.memory.next_positions(seqs)
-        plan = self.memory.plan_decode_run(seqs, firsts, n)
+        firsts = np.array(self.memory.next_positions(seqs), dtype=np.int64)
+        plan = self.memory.plan_decode_run(Decodes(np.array(seqs, dtype=np.intp), firsts), n)
         return plan if min(run.steps for run in plan.values()) else {}
 
     def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
@@ -95,7 +98,7 @@ class Context:
 
     def has_pending(self) -> bool:
         """Whether the next decode has copies or shifts to carry out first."""
-        return any(cache.has_pending() for cache in self.memory.attention_caches().values())
+        return any(cache.has_pending() for cache in self._attention)
 
     # ---- sequences
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.llamacpp.batch import Decodes
 from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.search import find_scattered, start_of_search
 from sim.llamacpp.sizes import MAX_SEQ
@@ -30,61 +31,52 @@ Table = NDArray[np.intp]
 class DecodeRun:
     """A plan: step j writes position ``firsts[b] + j`` of sequence ``seqs[b]`` to ``cells[j, b]``.
 
-    lost: whose cell that was (`EMPTY` if nobody's), shape as ``cells``; None where all were empty.
+    decodes: the first step. lost: whose cell that was (`EMPTY` if nobody's), shape as ``cells``;
+    None where all were empty.
     """
 
-    __slots__ = ("cells", "firsts", "lost", "seqs")
+    __slots__ = ("cells", "decodes", "lost", "steps")
 
-    def __init__(
-        self, seqs: list[int], firsts: list[int], cells: Table, lost: Ids | None = None
-    ) -> None:
-        self.seqs = seqs
-        self.firsts = firsts
+    def __init__(self, decodes: Decodes, cells: Table, lost: Ids | None = None) -> None:
+        self.decodes = decodes
         self.cells = cells
         self.lost = lost
-
-    @property
-    def steps(self) -> int:
-        """How many steps the plan covers."""
-        return len(self.cells)
+        self.steps = len(cells)
 
 
-def plan_decode_run(cache: KVCache, seqs: list[int], firsts: list[int], n: int) -> DecodeRun:
+def plan_decode_run(cache: KVCache, decodes: Decodes, n: int) -> DecodeRun:
     """Up to ``n`` steps; fewer, possibly 0, where the next one has to be made singly.
 
     The sequences are distinct, their ids valid. No step is planned where a sequence's next position
     does not follow what it has here, or where B > 1 tokens need consecutive cells. Nothing changes.
     """
-    width = len(seqs)
-    nothing = DecodeRun(seqs, firsts, np.empty((0, width), np.intp))
+    width = decodes.seqs.size
+    nothing = DecodeRun(decodes, np.empty((0, width), np.intp))
     if n <= 0 or width == 0 or (cache.slots == "contiguous" and width > 1 and cache.n_stream == 1):
         return nothing
-    following = cache.next_positions(seqs)
-    if following != firsts and any(
-        own not in (0, first) for own, first in zip(following, firsts, strict=True)
-    ):
+    if cache.n_stream == 1:
+        following = cache.streams[0].refresh().hi[decodes.seqs] + 1
+    else:
+        following = np.array(cache.next_positions(decodes.seqs.tolist()))
+    if np.count_nonzero((following != decodes.firsts) & (following != 0)):
         return nothing
     if cache.n_stream == 1:
-        cells, lost = _plan_stream(cache, 0, seqs, firsts, n)
-    else:
-        lanes = [
-            _plan_stream(cache, seq, [seq], [first], n)
-            for seq, first in zip(seqs, firsts, strict=True)
-        ]
-        steps = min(len(taken) for taken, _ in lanes)
-        cells = np.concatenate([taken[:steps] for taken, _ in lanes], axis=1)
-        whose = [each[:steps] for _, each in lanes if each is not None]
-        lost = np.concatenate(whose, axis=1) if whose else None
-    return DecodeRun(seqs, firsts, cells, lost)
+        return DecodeRun(decodes, *_plan_stream(cache, 0, decodes, n))
+    lanes = [
+        _plan_stream(cache, seq, Decodes(decodes.seqs[b : b + 1], decodes.firsts[b : b + 1]), n)
+        for b, seq in enumerate(decodes.seqs.tolist())
+    ]
+    steps = min(len(taken) for taken, _ in lanes)
+    cells = np.concatenate([taken[:steps] for taken, _ in lanes], axis=1)
+    whose = [each[:steps] for _, each in lanes if each is not None]
+    return DecodeRun(decodes, cells, np.concatenate(whose, axis=1) if whose else None)
 
 
-def _plan_stream(
-    cache: KVCache, stream: int, seqs: list[int], firsts: list[int], n: int
-) -> tuple[Table, Ids | None]:
+def _plan_stream(cache: KVCache, stream: int, decodes: Decodes, n: int) -> tuple[Table, Ids | None]:
     cells, head = cache.streams[stream], cache.heads[stream]
     if cache.window.bounded:
-        return WindowedRun(cells, cache.window, head, seqs, firsts).plan(n)
-    return _free_in_order(cells, head, len(seqs), n), None
+        return WindowedRun(cells, cache.window, head, decodes).plan(n)
+    return _free_in_order(cells, head, decodes.seqs.size, n), None
 
 
 def _free_in_order(cells: Cells, head: int, width: int, n: int) -> Table:
@@ -125,36 +117,40 @@ def apply_decode_run(cache: KVCache, plan: DecodeRun, steps: int) -> None:
         return
     if not 0 < steps <= plan.steps:
         raise ValueError(f"a plan of {plan.steps} steps cannot be carried out for {steps}")
-    seqs, firsts = np.array(plan.seqs), np.array(plan.firsts)
+    seqs, firsts = plan.decodes
+    taken = plan.cells[:steps]
     lost = None if plan.lost is None else plan.lost[:steps]
     if cache.n_stream == 1:
-        _write(cache.streams[0], seqs, firsts, plan.cells[:steps], lost)
-        cache.heads[0] = int(plan.cells[steps - 1, -1]) + 1
+        _write(cache.streams[0], seqs, firsts, taken, lost)
+        cache.heads[0] = int(taken[-1, -1]) + 1
         return
-    for b, seq in enumerate(plan.seqs):
+    for b, seq in enumerate(seqs.tolist()):
         lane = slice(b, b + 1)
         whose = None if lost is None else lost[:, lane]
-        _write(cache.streams[seq], seqs[lane], firsts[lane], plan.cells[:steps, lane], whose)
-        cache.heads[seq] = int(plan.cells[steps - 1, b]) + 1
+        _write(cache.streams[seq], seqs[lane], firsts[lane], taken[:, lane], whose)
+        cache.heads[seq] = int(taken[-1, b]) + 1
 
 
-def _write(cells: Cells, seqs: Table, firsts: Table, taken: Table, lost: Ids | None) -> None:
+def _write(
+    cells: Cells, seqs: Table, firsts: NDArray[np.int64], taken: Table, lost: Ids | None
+) -> None:
     """Write tokens to cells, a later step over an earlier one; counters move by closed form."""
-    steps, width = taken.shape
-    pos = firsts + np.arange(steps)[:, None]
-    owner = np.empty((steps, width), np.int16)
-    owner[:] = seqs
-    # With repeated indices NumPy keeps the last value assigned, which is the last step's.
-    cells.place(taken.ravel(), pos.ravel(), owner.ravel())
+    steps = len(taken)
+    if steps == 1:
+        cells.place(taken[0], firsts, seqs)
+    else:
+        pos = np.add.outer(np.arange(steps), firsts)
+        owner = np.empty(taken.shape, np.int16)
+        owner[:] = seqs
+        # With repeated indices NumPy keeps the last value assigned, which is the last step's.
+        cells.place(taken.ravel(), pos.ravel(), owner.ravel())
     spans = cells.spans
-    spans.hi[seqs] = pos[-1]
+    spans.hi[seqs] = firsts + (steps - 1)
     spans.count[seqs] += steps
-    if lost is None:
+    if lost is None or not np.count_nonzero(lost != EMPTY):
         return
     gone = np.bincount(lost.ravel() + 1, minlength=MAX_SEQ + 1)
-    overwritten = taken.size - int(gone[EMPTY + 1])
-    if overwritten:
-        cells.used -= overwritten
-        gone = gone[1:]
-        spans.count -= gone
-        spans.hi[(gone > 0) & (spans.count == 0)] = -1
+    cells.used -= taken.size - int(gone[EMPTY + 1])
+    gone = gone[1:]
+    spans.count -= gone
+    spans.hi[(gone > 0) & (spans.count == 0)] = -1

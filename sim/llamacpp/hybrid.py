@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.llamacpp.batch import Batch, Refusal
+from sim.llamacpp.batch import Batch, Decodes, Refusal
 from sim.llamacpp.decode_run import DecodeRun
 from sim.llamacpp.iswa import ISWACache
 from sim.llamacpp.kv_cache import KVCache
@@ -61,11 +61,11 @@ class HybridCache(Memory):
         placement = self.attention.prepare(ubatches)
         return None if placement is None else {self.attention.name: placement}
 
-    def plan_decode_run(self, seqs: list[int], firsts: list[int], n: int) -> dict[str, DecodeRun]:
+    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, DecodeRun]:
         """The steps that both halves can plan."""
-        states = self.recurrent.plan_decode_run(seqs, firsts, n)
+        states = self.recurrent.plan_decode_run(decodes, n)
         steps = states[self.recurrent.name].steps
-        plan = self.attention.plan_decode_run(seqs, firsts, steps)
+        plan = self.attention.plan_decode_run(decodes, steps)
         return plan | states
 
     def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sim.llamacpp.batch import Batch, Refusal
+from sim.llamacpp.batch import Batch, Decodes, Refusal
 from sim.llamacpp.pending import Update
 from sim.llamacpp.ubatch import Ubatch
 
@@ -70,10 +70,10 @@ class Memory(ABC):
         """
 
     @abstractmethod
-    def plan_decode_run(self, seqs: list[int], firsts: list[int], n: int) -> dict[str, DecodeRun]:
+    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, DecodeRun]:
         """Up to ``n`` decode steps, each one token of every sequence, planned at once.
 
-        ``firsts`` are the positions of the first step. Nothing changes. Every cache plans the same
+        ``decodes`` is the first of them. Nothing changes. Every cache plans the same
         number of steps; 0 where a step has to be made singly.
         """
 

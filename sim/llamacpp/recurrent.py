@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.llamacpp.batch import Batch, Refusal
+from sim.llamacpp.batch import Batch, Decodes, Refusal
 from sim.llamacpp.cells import EMPTY
 from sim.llamacpp.decode_run import DecodeRun
 from sim.llamacpp.errors import EngineAborts, IntegrityError
@@ -146,21 +146,22 @@ class RecurrentCache(Memory):
             self.cells.sources[cell] = cell
         return StateSlot(first, copies, last - first + 1)
 
-    def plan_decode_run(self, seqs: list[int], firsts: list[int], n: int) -> dict[str, DecodeRun]:
+    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, DecodeRun]:
         """All ``n`` steps, once the arrangement of the states has settled; else none."""
-        groups = split_singles(seqs, self.sequential)
+        groups = split_singles(decodes.seqs.tolist(), self.sequential)
         settled = all(self.cells.is_settled(group) for group in groups)
         no_cells = np.empty((n if settled else 0, 0), np.intp)
-        return {self.name: DecodeRun(seqs, firsts, no_cells)}
+        return {self.name: DecodeRun(decodes, no_cells)}
 
     def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
         """Carry out ``steps`` steps: only positions and the head change."""
         run, cells = plan[self.name], self.cells
         if not steps:
             return
-        for seq, first in zip(run.seqs, run.firsts, strict=True):
+        seqs, firsts = (each.tolist() for each in run.decodes)
+        for seq, first in zip(seqs, firsts, strict=True):
             cells.pos[cells.tails[seq]] = first + steps - 1
-        cells.head = cells.tails[split_singles(run.seqs, self.sequential)[-1][0]]
+        cells.head = cells.tails[split_singles(seqs, self.sequential)[-1][0]]
         cells.used = cells.count_used()
 
     # ---- sequence operations

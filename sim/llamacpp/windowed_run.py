@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.llamacpp.cells import EMPTY, Cells
+from sim.llamacpp.batch import Decodes
+from sim.llamacpp.cells import EMPTY, Cells, Cellset
 from sim.llamacpp.search import Limits, limits_of, start_of_search
 from sim.llamacpp.sizes import MAX_SEQ
 from sim.llamacpp.spans import Ids, Positions
@@ -29,48 +30,45 @@ class WindowedRun:
     Cells are looked at in the order of the search, as far as the steps reach.
     """
 
-    def __init__(
-        self, cells: Cells, window: Window, head: int, seqs: list[int], firsts: list[int]
-    ) -> None:
-        spans = cells.refresh()
+    def __init__(self, cells: Cells, window: Window, head: int, decodes: Decodes) -> None:
+        limits = limits_of(cells, window)
+        assert limits is not None
+        self._cells = cells
         self._window = window
         self._head = head
         self._size = cells.size
         self._used = cells.used
-        self._seqs = np.array(seqs)
-        self._width = len(seqs)
+        self._seqs, self._first = decodes
+        self._width = self._seqs.size
         self._owner = cells.owner
         self._pos = cells.pos
         self._are_copies = False
-        self._lowest = spans.lowest_each()
-        self._irregular = list(spans.irregular)
-        first = np.array(firsts)
-        # What the next token of every sequence that runs is at; the others stay where they are.
-        self._first = np.zeros(MAX_SEQ, np.int64)
-        self._first[self._seqs] = first
-        new = spans.count[self._seqs] == 0
-        if new.any():
-            self._lowest[self._seqs[new]] = first[new]
-        limits = limits_of(cells, window)
-        assert limits is not None
-        self._limits = limits
-        self._set_limits(self._limits, 0)
-        self._taken: list[Ints] = []
+        self._limits = self._limits_at(0, limits)
+        self._lowest: Ints | None = None
+        self._taken: list[Cellset] = []
         self._lost: list[Ids] = []
         self._step = 0
         self._stopped = False
 
-    def _set_limits(self, limits: Limits, step: int) -> None:
-        """Let the windows of the running sequences in ``limits`` stand where step ``step`` does."""
-        at = np.empty(self._width, np.int64)
-        self._window.last_masked_after(self._first[self._seqs] + (step - 1), out=at)
-        limits[self._seqs] = at
+    def _limits_at(self, step: int, limits: Limits | None = None) -> Limits:
+        """For every owner, the highest position that no token from ``step`` on needs.
 
-    def _limits_at(self, step: int) -> Limits:
-        """For every owner, the highest position that no token from ``step`` on needs."""
-        limits = self._limits.copy()
-        self._set_limits(limits, step)
+        What the next token of every sequence that runs is at moves; the others stay where they are.
+        """
+        limits = self._limits.copy() if limits is None else limits
+        at = np.empty(self._width, np.int32)
+        self._window.last_masked_after(self._first + (step - 1), out=at)
+        limits[self._seqs] = at
         return limits
+
+    def _lowest_each(self) -> Ints:
+        """The lowest position of every sequence before the step that is planned next."""
+        if self._lowest is None:
+            spans = self._cells.spans
+            self._lowest = spans.lowest_each()
+            new = spans.count[self._seqs] == 0
+            self._lowest[self._seqs[new]] = self._first[new]
+        return self._lowest
 
     def _due_of(self, owner: Ids, pos: Positions) -> Ints:
         """The first step, from 0 on, at which cells at ``pos`` of running ``owner`` can be taken.
@@ -80,10 +78,12 @@ class WindowedRun:
         wait = pos - self._limits[owner]
         if self._window.kind == "chunked":
             n = self._window.n
-            wait = np.where(wait > 0, (pos // n + 1) * n - self._first[owner], 0)
+            first = np.zeros(MAX_SEQ + 3, np.int64)
+            first[self._seqs] = self._first
+            wait = np.where(wait > 0, (pos // n + 1) * n - first[owner], 0)
         return np.maximum(wait, 0)
 
-    def plan(self, n: int) -> tuple[NDArray[np.intp], Ids]:
+    def plan(self, n: int) -> tuple[Cellset, Ids]:
         """Cells of up to ``n`` steps and whose they were, one row a step."""
         while self._step < n and not self._stopped:
             start = start_of_search(self._head, self._used, self._width)
@@ -93,7 +93,7 @@ class WindowedRun:
         if len(self._taken) == 1:
             cells, lost = self._taken[0], self._lost[0]
         else:
-            cells = np.concatenate([np.empty(0, np.int64), *self._taken])
+            cells = np.concatenate([np.empty(0, np.intp), *self._taken])
             lost = np.concatenate([np.empty(0, np.int16), *self._lost])
         return cells.reshape(-1, self._width), lost.reshape(-1, self._width)
 
@@ -106,6 +106,12 @@ class WindowedRun:
             stop = min(start + reach, self._size)
             owner, pos = self._owner[start:stop], self._pos[start:stop]
             found = (pos <= limits.take(owner, mode="wrap")).nonzero()[0]
+            first = found[:need]
+            if first.size == need and not self._step:
+                # Mostly all of them can be taken by now.
+                whose = owner[first]
+                if not np.count_nonzero(pos[first] > self._limits.take(whose, mode="wrap")):
+                    return self._commit(self._until_rewind(first + start), n)
             due = self._due_of(owner[found], pos[found])
             taken, is_all = self._picked(found + start, due, need)
             if is_all or stop == self._size:
@@ -116,13 +122,13 @@ class WindowedRun:
             return False
         return self._commit(self._until_rewind(taken[: steps * self._width]), n)
 
-    def _picked(self, cells: Ints, due: Ints, need: int) -> tuple[Ints, bool]:
+    def _picked(self, cells: Cellset, due: Ints, need: int) -> tuple[Cellset, bool]:
         """Of ``cells`` in order those that steps from now on take; whether no more would be taken.
 
         Without cells beyond these it may be that more would.
         """
         width = self._width
-        picked: list[Ints] = []
+        picked: list[Cellset] = []
         count = at = 0
         for _ in range(_MOST_SKIPS):
             here = due[at : at + need - count]
@@ -140,12 +146,14 @@ class WindowedRun:
             at += int(ready[0])
         return _joined(picked), True
 
-    def _until_rewind(self, taken: Ints) -> Ints:
-        """``taken`` up to the step after which the head would go back to 0."""
+    def _until_rewind(self, taken: Cellset) -> Cellset:
+        """``taken``, which rise, up to the step after which the head would go back to 0."""
         width = self._width
+        if taken[-1] < self._used + 2 * width:
+            return taken
         used = self._used + np.cumsum(self._owner[taken] == EMPTY)[width - 1 :: width]
         heads = taken[width - 1 :: width] + 1
-        back = np.flatnonzero(heads > used + 2 * width)
+        back = (heads > used + 2 * width).nonzero()[0]
         return taken[: (int(back[0]) + 1) * width] if back.size else taken
 
     def _single(self, start: int, n: int) -> None:
@@ -156,7 +164,7 @@ class WindowedRun:
         if taken.size < self._width or not self._commit(taken, n):
             self._stopped = True
 
-    def _commit(self, taken: Ints, n: int) -> bool:
+    def _commit(self, taken: Cellset, n: int) -> bool:
         """Take cells of whole steps, up to one that would purge; False if that is the first."""
         width = self._width
         lost = self._owner[taken]
@@ -173,34 +181,42 @@ class WindowedRun:
             self._write(taken, lost, before, steps)
         return True
 
-    def _write(self, taken: Ints, lost: Ids, before: int, steps: int) -> None:
+    def _write(self, taken: Cellset, lost: Ids, before: int, steps: int) -> None:
         """Let the copies stand as they do after steps ``before .. before + steps - 1``."""
         if not self._are_copies:
             self._owner, self._pos = self._owner.copy(), self._pos.copy()
             self._are_copies = True
         when = before + np.arange(steps)[:, None]
+        lowest = self._lowest_each()
+        lowest += np.bincount(lost[lost >= 0], minlength=MAX_SEQ)
         self._owner[taken] = np.tile(self._seqs, steps)
-        self._pos[taken] = (self._first[self._seqs] + when).ravel()
-        self._used += int((lost == EMPTY).sum())
-        self._lowest += np.bincount(lost[lost >= 0], minlength=MAX_SEQ)
+        self._pos[taken] = (self._first + when).ravel()
+        self._used += int(np.count_nonzero(lost == EMPTY))
         self._head = int(taken[-1]) + 1
 
-    def _safe_steps(self, taken: Ints, lost: Ids) -> int:
+    def _safe_steps(self, taken: Cellset, lost: Ids) -> int:
         """Steps in which every sequence loses its positions in rising order, none left out.
 
         Then nothing is ever purged. Other orders can be harmless; they end the plan all the same.
         """
-        over = np.flatnonzero(lost >= 0)
-        if over.size == 0:
-            return taken.size // self._width
-        order = over[np.argsort(lost[over], kind="stable")]
-        owner = lost[order]
-        first = np.flatnonzero(np.diff(owner, prepend=-1))
-        rank = np.arange(order.size) - np.repeat(first, np.diff(np.append(first, order.size)))
-        regular = ~np.isin(owner, self._irregular)
-        fits = regular & (self._pos[taken[order]] == self._lowest[owner] + rank)
-        return taken.size // self._width if fits.all() else int(order[~fits].min()) // self._width
+        width = self._width
+        over = (lost >= 0).nonzero()[0]
+        if not over.size:
+            return taken.size // width
+        order = over[lost[over].argsort(kind="stable")]
+        owner, pos = lost[order], self._pos[taken[order]]
+        wrong = pos[1:] - pos[:-1] != 1
+        breaks = (owner[1:] != owner[:-1]).nonzero()[0]
+        wrong[breaks] = False
+        begins = np.zeros(breaks.size + 1, np.intp)
+        begins[1:] = breaks + 1
+        losers = owner[begins]
+        wrong_first = pos[begins] != self._lowest_each()[losers]
+        if self._cells.spans.irregular:
+            wrong_first |= np.isin(losers, list(self._cells.spans.irregular))
+        found = [order[1:][wrong], order[begins][wrong_first]]
+        return min([taken.size, *[int(each.min()) for each in found if each.size]]) // width
 
 
-def _joined(parts: list[Ints]) -> Ints:
+def _joined(parts: list[Cellset]) -> Cellset:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -14,16 +14,18 @@ from collections.abc import Sequence as SequenceOf
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.budget import Budget
 from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
-from sim.llamacpp.batch import Batch, Refusal
+from sim.llamacpp.batch import Batch, Decodes, Refusal
 from sim.llamacpp.cells import EMPTY, SHARED
 from sim.llamacpp.context import Context
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.memory import Placed
+from sim.llamacpp.recurrent import RecurrentCache
 from sim.llamacpp.search import largest_free_run
 from sim.llamacpp.sizes import MAX_SEQ, ContextParams
 from sim.llamacpp.state import SavedState
@@ -35,8 +37,10 @@ from sim.policies.llamacpp_pending import Owed, Served
 from sim.policies.llamacpp_reads import Scans
 from sim.policies.llamacpp_run import LlamaRun, Outlook, n_kv_of_run, usage_of_run
 from sim.policies.llamacpp_usage import dead_cells, dead_of, usage_of_cells, usage_of_states
+from sim.schedulers.batch import DecodeBatch
+from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence
-from sim.step import Cells, Placement, Step
+from sim.step import Cells, Placement, Run, Step
 from sim.usage import Usage
 from workloads.errors import InputError
 
@@ -93,9 +97,16 @@ class LlamaPolicy(LlamaOperations):
         self._bytes_per_cell = {
             name: sum(each.cell_bytes for each in groups) for name, groups in served.items()
         }
+        keeper = self.caches[0] if self.caches else self.states
+        assert keeper is not None
+        self._keeper: KVCache | RecurrentCache = keeper
+        """A cache that forgets no position by itself."""
+        self._shared = self.caches[0].streams[0] if self.caches and streams == 1 else None
+        """Its cells, where all sequences share them."""
         self._ids: dict[int, int] = {}
         self._free_ids = list(range(self.sequences))
-        self._next: dict[int, int] = {}
+        self._members = np.empty(0, np.intp)
+        self._members_of: tuple[object, int] = (None, 0)
         self._batch: dict[int, int] = {}
         self._batched = 0
         self._decoding: SequenceOf[Sequence] = ()
@@ -191,12 +202,10 @@ class LlamaPolicy(LlamaOperations):
         """Give ``seq`` the lowest free id, or the one it has."""
         if seq not in self._ids:
             self._ids[seq] = heapq.heappop(self._free_ids)
-            self._next[seq] = 0
         return self._ids[seq]
 
     def _close(self, seq: int) -> None:
         heapq.heappush(self._free_ids, self._ids.pop(seq))
-        del self._next[seq]
 
     def _free_cells(self, own: int) -> int:
         """Cells of the full cache that the batch has not spoken for, for one sequence id."""
@@ -225,25 +234,60 @@ class LlamaPolicy(LlamaOperations):
         Where the engine takes sequences into one ubatch only while their ids follow one another,
         the batch is made in the order of the ids, as llama-server goes through its slots.
         """
-        self._owed.add(self.memory.update(), self._copies, self._shifts)
-        runs, ids, following = [], self._ids, self._next
-        for seq, _, n in step.runs:
-            name = seq.id
-            first = following[name]
-            runs.append(((ids[name],), first, n))
-            following[name] = first + n
-            if self._swapped:
-                self._swapped.pop(name, None)
-        if self._sequential:
-            runs.sort()
+        if self.context.has_pending():
+            self._owed.add(self.memory.update(), self._copies, self._shifts)
+        if self._swapped:
+            for seq, _, _ in step.runs:
+                self._swapped.pop(seq.id, None)
+        batch = self._batch_of(step.runs)
         self._batch.clear()
         self._batched = 0
         self._decoding = ()
-        placed, failures = self._place(Batch(runs))
+        placed, failures = self._place(batch)
         placement = self.placed(step, self._scans.of(placed))
         placement.passes = len(placed.ubatches)
         placement.failures = failures
         return placement
+
+    def _batch_of(self, runs: SequenceOf[Run]) -> Batch:
+        """``runs`` as the engine's batch: those in front that decode as arrays, where they can be.
+
+        Each sequence has one run.
+        """
+        batch, apart = parts_of(runs)
+        decodes = None
+        if self._shared is not None and batch is not None and batch.size:
+            ranks = [batch[-1].rank, *[run[0].rank for run in apart]]
+            if ranks == sorted(ranks):
+                members = self._own(batch)
+                decodes = self._decodes(members)
+        if decodes is None:
+            apart = runs
+        ids = self._ids
+        own = [ids[run[0].id] for run in apart]
+        firsts = self._keeper.next_positions(own)
+        rest = [
+            ((each,), first, run[2]) for each, first, run in zip(own, firsts, apart, strict=True)
+        ]
+        if self._sequential:
+            rest.sort()
+        return Batch(rest, decodes)
+
+    def _decodes(self, own: NDArray[np.intp]) -> Decodes:
+        """The next token of each of these ids."""
+        if self._shared is not None:
+            return Decodes(own, self._shared.refresh().hi[own] + 1)
+        return Decodes(own, np.array(self._keeper.next_positions(own.tolist()), dtype=np.int64))
+
+    def _own(self, seqs: SequenceOf[Sequence]) -> NDArray[np.intp]:
+        """The ids of ``seqs``; not to be changed."""
+        ids = self._ids
+        if not isinstance(seqs, DecodeBatch):
+            return np.array([ids[seq.id] for seq in seqs], dtype=np.intp)
+        if self._members_of != (seqs, seqs.version):
+            self._members = np.array([ids[seq.id] for seq in seqs], dtype=np.intp)
+            self._members_of = (seqs, seqs.version)
+        return self._members
 
     def _place(self, batch: Batch) -> tuple[Placed, int]:
         """Places of all tokens, and how many sizes of ubatches were tried in vain."""
@@ -263,19 +307,17 @@ class LlamaPolicy(LlamaOperations):
 
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """The engine's decodes planned at once; None where the next has to be made singly."""
-        ids = self._ids
-        names = [seq.id for seq in seqs]
-        own = [ids[name] for name in names]
-        if self._sequential:
-            own.sort()
         steps = min(steps, self.steps_until_shift(seqs))
-        if len(own) > self.ubatch or steps < 1:
+        if len(seqs) > self.ubatch or steps < 1 or self.context.has_pending():
             return None
-        plan = self.context.plan_decode_run(own, steps)
-        if not plan:
+        own = self._own(seqs)
+        if self._sequential:
+            own = np.sort(own)
+        plan = self.memory.plan_decode_run(self._decodes(own), steps)
+        steps = min([run.steps for run in plan.values()])
+        if not steps:
             return None
-        steps = min(run.steps for run in plan.values())
-        ubatches = split_singles(own, self._sequential)
+        ubatches = split_singles(own.tolist(), True) if self._sequential else [own.tolist()]
 
         def look() -> Outlook:
             n_kv = {c.name: n_kv_of_run(c, plan[c.name], steps, ubatches) for c in self.caches}
@@ -295,10 +337,7 @@ class LlamaPolicy(LlamaOperations):
             )
 
         def apply(taken: int) -> None:
-            self.context.apply_decode_run(plan, taken)
-            following = self._next
-            for name in names:
-                following[name] += taken
+            self.memory.apply_decode_run(plan, taken)
 
         own_streams = bool(self.caches) and self.caches[0].n_stream > 1
         return LlamaRun(steps, len(ubatches), own_streams, look, apply)
@@ -320,8 +359,8 @@ class LlamaPolicy(LlamaOperations):
 
     def take_back(self, seq: Sequence, n: int) -> None:
         """``seq_rm`` of the last positions, which frees their cells."""
-        self._next[seq.id] -= n
-        if not self.memory.seq_rm(self._ids[seq.id], self._next[seq.id], -1):
+        own = self._ids[seq.id]
+        if not self.memory.seq_rm(own, self._keeper.seq_pos_max(own) + 1 - n, -1):
             raise IntegrityError(f"{self.name}: {n} tokens of {seq!r} cannot be taken back")
 
     def fork(self, parent: Sequence, child: Sequence) -> bool:

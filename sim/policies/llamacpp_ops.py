@@ -17,7 +17,6 @@ class LlamaOperations(Policy):
     context: Context
     memory: Memory
     _ids: dict[int, int]
-    _next: dict[int, int]
     _free_ids: list[int]
 
     @abstractmethod
@@ -38,26 +37,17 @@ class LlamaOperations(Policy):
             self._free_ids.remove(own)
             heapq.heapify(self._free_ids)
         else:
-            del self._ids[before], self._next[before]
+            del self._ids[before]
         self._ids[seq] = own
-        self._next[seq] = self.memory.seq_pos_max(own) + 1
-
-    def _follow(self) -> None:
-        """Positions may have moved: the next token of everybody comes after its last one."""
-        for seq, own in list(self._ids.items()):
-            self._next[seq] = self.memory.seq_pos_max(own) + 1
 
     def seq_rm(self, seq: int, p0: int, p1: int) -> bool:
         """``llama_memory_seq_rm``."""
-        removed = seq not in self._ids or self.memory.seq_rm(self._ids[seq], p0, p1)
-        self._follow()
-        return removed
+        return seq not in self._ids or self.memory.seq_rm(self._ids[seq], p0, p1)
 
     def seq_cp(self, src: int, dst: int, p0: int, p1: int) -> None:
         """``llama_memory_seq_cp``; ``dst`` gets an id if it has none."""
         if src in self._ids:
             self.memory.seq_cp(self._ids[src], self._open(dst), p0, p1)
-            self._follow()
 
     def seq_keep(self, seq: int) -> None:
         """``llama_memory_seq_keep``, for the other sequences' ids too."""
@@ -69,13 +59,11 @@ class LlamaOperations(Policy):
         """``llama_memory_seq_add``."""
         if seq in self._ids:
             self.memory.seq_add(self._ids[seq], p0, p1, by)
-            self._follow()
 
     def seq_div(self, seq: int, p0: int, p1: int, by: int) -> None:
         """``llama_memory_seq_div``."""
         if seq in self._ids:
             self.memory.seq_div(self._ids[seq], p0, p1, by)
-            self._follow()
 
     def seq_pos_min(self, seq: int) -> int:
         """``llama_memory_seq_pos_min``."""
@@ -104,7 +92,7 @@ class LlamaOperations(Policy):
         if seq not in self._ids and not self._free_ids:
             return False
         read = self.context.state_seq_load(state, self._open(seq))
-        self._follow()
         if not read:
+            self.memory.seq_rm(self._ids[seq], -1, -1)
             self._close(seq)
         return bool(read)

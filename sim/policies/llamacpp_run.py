@@ -124,9 +124,10 @@ def n_kv_of_run(cache: KVCache, run: CellRun, steps: int, ubatches: list[list[in
             return [min(cache.size, padded(now))]
         top = np.maximum(np.maximum.accumulate(taken.max(axis=1)) + 1, now)
         return [_padded(top, cache.size)]
-    before = np.array([cache.streams[seq].used_max_p1 for seq in run.seqs])
+    seqs = run.decodes.seqs.tolist()
+    before = np.array([cache.streams[seq].used_max_p1 for seq in seqs])
     tops = np.maximum(np.maximum.accumulate(taken, axis=0) + 1, before)
-    columns = {seq: column for column, seq in enumerate(run.seqs)}
+    columns = {seq: column for column, seq in enumerate(seqs)}
     return [
         _padded(tops[:, [columns[seq] for seq in ubatch]].max(axis=1), cache.size)
         for ubatch in ubatches
@@ -139,7 +140,7 @@ def _padded(top: Ints, size: int) -> Ints:
 
 def usage_of_run(now: Usage, cache: KVCache, run: CellRun, steps: int) -> Usage:
     """How the cache is used during each step of the run, given how it is used before."""
-    width = len(run.seqs)
+    width = run.decodes.seqs.size
     fresh: Ints = np.arange(width, width * steps + 1, width)
     if run.lost is not None:
         fresh = np.cumsum((run.lost[:steps] == EMPTY).sum(axis=1), dtype=np.int64)
@@ -156,8 +157,9 @@ def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Ints:
 
     Cells that several hold count as live wherever the window is, and come before a sequence's own.
     """
-    held = np.array([_held_alone(cache.streams[cache.stream_of(seq)], seq) for seq in run.seqs])
-    last = np.array(run.firsts, dtype=np.int64) - 1
+    seqs, firsts = run.decodes
+    held = np.array([_held_alone(cache.streams[cache.stream_of(s)], s) for s in seqs.tolist()])
+    last = firsts - 1
     later = last[:, None] + np.arange(1, steps + 1)
     before = np.minimum(held, cache.window.seen_by_next(last))
     grown = held[:, None] + np.arange(1, steps + 1)

@@ -97,19 +97,21 @@ class Ring(LlamaPolicy):
 
         What is dropped goes even if the tokens then find no room elsewhere.
         """
-        own, held, sinks = self._ids[seq], self._next[seq], self.options.sinks
+        own, sinks = self._ids[seq], self.options.sinks
+        held = self._keeper.seq_pos_max(own) + 1
         needed = held + n - self.options.window
         if needed <= 0:
             return
         dropped = max(needed, int(self.options.discard * (held - sinks)))
         self.memory.seq_rm(own, sinks, sinks + dropped)
         self.memory.seq_add(own, sinks + dropped, -1, -dropped)
-        self._next[seq] = held - dropped
 
     def steps_until_shift(self, seqs: SequenceOf[Sequence]) -> int:
         """Steps until the first sequence fills its window."""
         window = self.options.window
-        return window - max(self._next[seq.id] for seq in seqs) if window else NEVER
+        if not window:
+            return NEVER
+        return window - max(self._keeper.next_positions(self._own(seqs).tolist()))
 
     def geometry(self) -> CacheGeometry:
         """One cache for all attention layers; raises `InputError` where holes cannot be closed."""

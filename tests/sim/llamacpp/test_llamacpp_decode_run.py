@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from sim.llamacpp.batch import Batch
+from sim.llamacpp.batch import Batch, Decodes
 from sim.llamacpp.context import Context
 from sim.llamacpp.geometry import AttentionGeometry, CacheGeometry, RecurrentGeometry
 from sim.llamacpp.kv_cache import KVCache
@@ -31,6 +32,10 @@ def decode(cache, runs, n_ubatch=64):
         return None
     placement.commit()
     return placement.slots
+
+
+def decodes(seqs, firsts):
+    return Decodes(np.array(seqs, np.intp), np.array(firsts, np.int64))
 
 
 def single_step(cache, seqs, firsts):
@@ -108,7 +113,7 @@ def test_steps_at_once_equal_single_steps(cache, order, width, n, data):
     seqs = list(order[:width])
     firsts = [cache.seq_pos_max(seq) + 1 for seq in seqs]
     before = look(cache)
-    plan = cache.plan_decode_run(seqs, firsts, n)["kv"]
+    plan = cache.plan_decode_run(decodes(seqs, firsts), n)["kv"]
     assert look(cache) == before
     assert plan.steps <= n
     steps = data.draw(st.integers(0, plan.steps))
@@ -126,7 +131,7 @@ def test_without_a_window_a_plan_ends_only_where_cells_do(cache, width, n):
     seqs = list(range(width))
     if cache.window.bounded or cache.slots == "contiguous":
         return
-    plan = cache.plan_decode_run(seqs, [cache.seq_pos_max(s) + 1 for s in seqs], n)["kv"]
+    plan = cache.plan_decode_run(decodes(seqs, [cache.seq_pos_max(s) + 1 for s in seqs]), n)["kv"]
     if cache.n_stream == 1:
         room = (cache.size - cache.streams[0].used) // width
     else:
@@ -140,7 +145,7 @@ def test_a_full_window_cache_is_planned_round_and_round():
     cache = KVCache("swa", ROWS, size=256, n_stream=1, n_seq_max=3, window=window)
     for seq in range(3):
         assert decode(cache, [((seq,), 0, 100)]) is not None
-    plan = cache.plan_decode_run([0, 1, 2], [100] * 3, 2000)
+    plan = cache.plan_decode_run(decodes([0, 1, 2], [100] * 3), 2000)
     assert plan["swa"].steps == 2000
     singly = copy.deepcopy(cache)
     cache.apply_decode_run(plan, 2000)
@@ -152,14 +157,14 @@ def test_a_full_window_cache_is_planned_round_and_round():
 def test_a_plan_is_not_made_where_positions_do_not_follow():
     cache = KVCache("kv", ROWS, size=20, n_stream=1, n_seq_max=2)
     decode(cache, [((0,), 0, 5)])
-    assert cache.plan_decode_run([0], [6], 3)["kv"].steps == 0
-    assert cache.plan_decode_run([0], [5], 3)["kv"].steps == 3
-    assert cache.plan_decode_run([1], [9], 3)["kv"].steps == 3
+    assert cache.plan_decode_run(decodes([0], [6]), 3)["kv"].steps == 0
+    assert cache.plan_decode_run(decodes([0], [5]), 3)["kv"].steps == 3
+    assert cache.plan_decode_run(decodes([1], [9]), 3)["kv"].steps == 3
 
 
 def test_a_plan_cannot_be_carried_out_beyond_its_end():
     cache = KVCache("kv", ROWS, size=20, n_stream=1, n_seq_max=2)
-    plan = cache.plan_decode_run([0], [0], 3)
+    plan = cache.plan_decode_run(decodes([0], [0]), 3)
     with pytest.raises(ValueError, match="3 steps"):
         cache.apply_decode_run(plan, 4)
 
