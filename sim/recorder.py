@@ -26,7 +26,7 @@ from sim.step import Count, Placement, Run, Step
 from sim.step_log import Spans, StepLog
 from sim.stretches import StretchTable
 from sim.tally import Tally
-from sim.usage import PARTS, Usage, counts_of
+from sim.usage import CellTicks, Usage, counts_of
 from workloads.request import Request
 
 FLOATS = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
@@ -68,8 +68,8 @@ class Recorder:
         self.scanned = Scanned(policy.groups, policy.cell_bytes)
         self.log = StepLog()
         self.tally = Tally()
-        self.cell_ticks: list[list[int]] = []
-        """Per cache the counts of `PARTS`, each summed over time: cells x ticks."""
+        self.cell_ticks: list[CellTicks] = []
+        """How each cache was used."""
         self.peak_live = 0
         self.events = 0
         """Steps and runs of steps: what the simulation went through one by one."""
@@ -253,19 +253,16 @@ class Recorder:
     def _add_occupied(self, totals: list[tuple[int, ...]], live: int, ticks: int) -> None:
         self.busy_ticks += ticks
         if not self.cell_ticks:
-            self.cell_ticks = [[0] * len(PARTS) for _ in totals]
-        for cache, added in enumerate(totals):
-            kept = self.cell_ticks[cache]
-            for i in range(len(PARTS)):
-                amount: int = added[i]
-                kept[i] += amount
+            self.cell_ticks = [CellTicks() for _ in totals]
+        for cache, amounts in enumerate(totals):
+            self.cell_ticks[cache].add(amounts)
         if live > self.peak_live:
             self.peak_live = live
 
     @property
     def occupancy(self) -> list[dict[str, int]]:
         """`cell_ticks` by name."""
-        return [dict(zip(PARTS, each, strict=True)) for each in self.cell_ticks]
+        return [each.by_name() for each in self.cell_ticks]
 
     def sample(self, now: int, running: int, waiting: int) -> None:
         """Take a snapshot at the end of a step; to be called when one is due."""

@@ -47,46 +47,22 @@ class Spans:
         return before + step * self.ticks[span]
 
 
-class Column:
-    """Whole numbers, eight bytes each but for the latest, which are packed now and then."""
-
-    def __init__(self) -> None:
-        self._packed: list[NDArray[np.int64]] = []
-        self._before = 0
-        self._latest: list[int] = []
-
-    def __len__(self) -> int:
-        return self._before + len(self._latest)
-
-    def add(self, numbers: list[int]) -> None:
-        """Append ``numbers``."""
-        self._latest += numbers
-        if len(self._latest) >= PACKED:
-            self._packed.append(np.fromiter(self._latest, np.int64, len(self._latest)))
-            self._before += len(self._latest)
-            self._latest = []
-
-    def follow_with(self, other: Column) -> None:
-        """Append all of another column."""
-        self._packed = [self.array(), other.array()]
-        self._before = len(self) + len(other)
-        self._latest = []
-
-    def array(self) -> NDArray[np.int64]:
-        """All numbers; made anew at every call."""
-        return np.concatenate([*self._packed, np.array(self._latest, dtype=np.int64)])
-
-
 class StepLog:
-    """Steps are numbered from 0. Memory grows with runs of equal steps, not with steps."""
+    """Steps are numbered from 0. Memory grows with runs of equal steps, not with steps.
+
+    The latest runs are in lists; these are packed into arrays now and then.
+    """
 
     def __init__(self) -> None:
         self.steps = 0
         self.last_end = 0
         """End of the last step, in ticks."""
-        self._counts = Column()
-        self._ticks = Column()
-        self._streaming = Column()
+        self._counts: list[int] = []
+        self._ticks: list[int] = []
+        self._streaming: list[int] = []
+        self._packed: list[NDArray[np.int64]] = []
+        """Arrays of shape (3, runs): the same before."""
+        self._before = 0
         self._waits: dict[int, int] = {}
         """Ticks without a step before a run, by its place; of those that do not follow at once."""
 
@@ -96,46 +72,60 @@ class StepLog:
         streaming: sequences that get a token in it and got one in the step before.
         """
         self._waited(end - ticks)
-        self._counts.add([1])
-        self._ticks.add([ticks])
-        self._streaming.add([streaming])
+        self._counts.append(1)
+        self._ticks.append(ticks)
+        self._streaming.append(streaming)
         self.steps += 1
         self.last_end = end
 
     def extend(self, start: int, spans: Spans, streaming: int) -> None:
         """Add spans that follow one another from ``start`` (ticks) on."""
         self._waited(start)
-        self._counts.add(spans.counts)
-        self._ticks.add(spans.ticks)
-        self._streaming.add([streaming] * len(spans.counts))
+        self._counts += spans.counts
+        self._ticks += spans.ticks
+        self._streaming += [streaming] * len(spans.counts)
         self.steps += spans.steps
         self.last_end = start + spans.duration
 
     def _waited(self, start: int) -> None:
         """Note the time without a step before ``start``, if there was any."""
         if start != self.last_end:
-            self._waits[len(self._counts)] = start - self.last_end
+            self._waits[self._runs] = start - self.last_end
+        if len(self._counts) >= PACKED:
+            self._pack()
+
+    def _pack(self) -> None:
+        latest = np.array([self._counts, self._ticks, self._streaming], dtype=np.int64)
+        self._packed.append(latest)
+        self._before += len(self._counts)
+        self._counts, self._ticks, self._streaming = [], [], []
+
+    @property
+    def _runs(self) -> int:
+        return self._before + len(self._counts)
 
     def follow_with(self, other: StepLog) -> None:
         """Append all steps of another engine."""
-        before = len(self._counts)
+        before = self._runs
         self._waits |= {before + place: wait for place, wait in other._waits.items()}
-        if len(other._counts):
+        if other._runs:
             self._waits[before] = other._waits.get(0, 0) - self.last_end
         self.steps += other.steps
         self.last_end = other.last_end
-        self._counts.follow_with(other._counts)
-        self._ticks.follow_with(other._ticks)
-        self._streaming.follow_with(other._streaming)
+        self._pack()
+        other._pack()
+        self._packed += other._packed
+        self._before += other._before
 
     def _columns(self) -> tuple[NDArray[np.int64], ...]:
         """Run by run: steps, ticks of each, the end of the last, who streams."""
-        counts, ticks = self._counts.array(), self._ticks.array()
+        self._pack()
+        counts, ticks, streaming = np.concatenate(self._packed, axis=1)
         taken = counts * ticks
         if self._waits:
             places = np.fromiter(self._waits, dtype=np.int64)
             taken[places] += np.fromiter(self._waits.values(), dtype=np.int64)
-        return counts, ticks, np.cumsum(taken), self._streaming.array()
+        return counts, ticks, np.cumsum(taken), streaming
 
     @property
     def ends(self) -> NDArray[np.float64]:

@@ -62,3 +62,28 @@ PARTS = ("live", "reserved", "internal", "free", "external", "shared")
 def counts_of(part: Usage) -> tuple[Any, ...]:
     """The counts that change, in the order of `PARTS`."""
     return part.live, part.reserved, part.internal, part.free, part.external, part.shared
+
+
+class CellTicks:
+    """The counts of one cache summed over time: cells x ticks."""
+
+    def __init__(self) -> None:
+        self.live = 0
+        self.reserved = 0
+        self.internal = 0
+        self.free = 0
+        self.external = 0
+        self.shared = 0
+
+    def add(self, amounts: tuple[int, ...]) -> None:
+        """Add up more time; ``amounts`` in the order of `PARTS`."""
+        self.live += amounts[0]
+        self.reserved += amounts[1]
+        self.internal += amounts[2]
+        self.free += amounts[3]
+        self.external += amounts[4]
+        self.shared += amounts[5]
+
+    def by_name(self) -> dict[str, int]:
+        """All of them."""
+        return {part: getattr(self, part) for part in PARTS}

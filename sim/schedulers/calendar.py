@@ -76,7 +76,8 @@ class Calendar:
         now, places = time % self._period, self._places
         all_alike = len(self._residues) == 1 and residue in self._residues
         first, agenda = bisect_left(places, now), []
-        for index in (*range(first, len(places)), *range(first)):
+        for turn in range(len(places)):
+            index = (first + turn) % len(places)
             slot, ahead = self._slots[index], (places[index] - now) % self._period
             number = len(slot.due) if all_alike else slot.numbers.get(residue, 0)
             agenda.append((ahead, number, slot.due))
