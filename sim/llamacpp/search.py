@@ -56,7 +56,7 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
     if limit is None and owner[head] == EMPTY:
         if n == 1:
             return np.array([head])
-        if head + n <= size and (owner[head : head + n] == EMPTY).all():
+        if head + n <= size and not np.count_nonzero(owner[head : head + n] != EMPTY):
             return np.arange(head, head + n)
     found, missing = [], n
     # What the fill makes likely to be enough, or what mostly is; it then doubles.
@@ -100,5 +100,10 @@ def find_contiguous(cells: Cells, limit: Limits | None, head: int, n: int) -> Ce
 
 def largest_free_run(cells: Cells) -> int:
     """The longest row of consecutive empty cells."""
-    edges = np.flatnonzero(np.diff(cells.owner == EMPTY, prepend=False, append=False))
-    return int((edges[1::2] - edges[::2]).max()) if edges.size else 0
+    empty = cells.owner == EMPTY
+    changes = (empty[1:] != empty[:-1]).nonzero()[0]
+    bounds = np.empty(changes.size + 2, np.intp)
+    bounds[0], bounds[-1] = 0, cells.size
+    bounds[1:-1] = changes + 1
+    rows = (bounds[1:] - bounds[:-1])[0 if empty[0] else 1 :: 2]
+    return int(rows.max()) if rows.size else 0

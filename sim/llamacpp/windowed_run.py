@@ -3,7 +3,7 @@
 A cell is worth a number: the first step at which it can be taken (0 if empty or already out of its
 owner's window; the owner's window moves on by one position a step if it is among the sequences
 that run). From the head on, a row of cells with numbers no higher than the steps that reach them
-is taken as it stands, whatever its length; cells that are not yet due are skipped as one.
+is taken as it stands, whatever its length; cells that are not yet due are skipped.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sim.llamacpp.sizes import MAX_SEQ
 from sim.llamacpp.spans import Ids, Positions
 from sim.llamacpp.window import Window
 
-#: Interruptions of one pass over the cells after which it is cut short (each costs a search).
-_MOST_SKIPS = 64
+#: Cells of one pass that cannot be taken at once, and are looked at one by one.
+_MOST_LATE = 4096
 
 Ints = NDArray[np.int64]
 
@@ -100,51 +100,44 @@ class WindowedRun:
     def _pass(self, start: int, n: int) -> bool:
         """As many whole steps as cells from ``start`` to the end give; False if not even one."""
         need = (n - self._step) * self._width
-        limits = self._limits_at(n - 1)
+        now = self._limits_at(self._step) if self._step else self._limits
+        last = self._limits_at(n - 1) if n > 1 else now
         reach = 4 * need + 256
         while True:
             stop = min(start + reach, self._size)
             owner, pos = self._owner[start:stop], self._pos[start:stop]
-            found = (pos <= limits.take(owner, mode="wrap")).nonzero()[0]
-            first = found[:need]
-            if first.size == need and not self._step:
-                # Mostly all of them can be taken by now.
-                whose = owner[first]
-                if not np.count_nonzero(pos[first] > self._limits.take(whose, mode="wrap")):
-                    return self._commit(self._until_rewind(first + start), n)
-            due = self._due_of(owner[found], pos[found])
-            taken, is_all = self._picked(found + start, due, need)
-            if is_all or stop == self._size:
+            found = (pos <= last.take(owner, mode="wrap")).nonzero()[0]
+            late = (pos[found] > now.take(owner[found], mode="wrap")).nonzero()[0]
+            if late.size:
+                found = self._without_late(found, late, owner, pos, need)
+            if found.size >= need or stop == self._size or late.size > _MOST_LATE:
                 break
             reach *= 4
-        steps = taken.size // self._width
+        steps = min(found.size, need) // self._width
         if steps == 0:
             return False
-        return self._commit(self._until_rewind(taken[: steps * self._width]), n)
+        return self._commit(self._until_rewind(found[: steps * self._width] + start), n)
 
-    def _picked(self, cells: Cellset, due: Ints, need: int) -> tuple[Cellset, bool]:
-        """Of ``cells`` in order those that steps from now on take; whether no more would be taken.
+    def _without_late(
+        self, found: Cellset, late: Cellset, owner: Ids, pos: Positions, need: int
+    ) -> Cellset:
+        """``found`` without those, of the places ``late``, that are come to before they are due.
 
-        Without cells beyond these it may be that more would.
+        Cut short where that would take long to find out.
         """
+        cells = found[late]
+        due = self._due_of(owner[cells], pos[cells]).tolist()
         width = self._width
-        picked: list[Cellset] = []
-        count = at = 0
-        for _ in range(_MOST_SKIPS):
-            here = due[at : at + need - count]
-            reached = self._step + (count + np.arange(here.size)) // width
-            late = (here > reached).nonzero()[0]
-            good = int(late[0]) if late.size else here.size
-            picked.append(cells[at : at + good])
-            count += good
-            at += good
-            if not late.size:
-                return _joined(picked), count == need
-            ready = (due[at:] <= self._step + count // width).nonzero()[0]
-            if not ready.size:
-                return _joined(picked), False
-            at += int(ready[0])
-        return _joined(picked), True
+        skipped: list[int] = []
+        for place, step in zip(late[:_MOST_LATE].tolist(), due, strict=False):
+            taken = place - len(skipped)
+            if taken >= need:
+                break
+            if step > self._step + taken // width:
+                skipped.append(place)
+        if late.size > _MOST_LATE:
+            found = found[: int(late[_MOST_LATE])]
+        return np.delete(found, skipped) if skipped else found
 
     def _until_rewind(self, taken: Cellset) -> Cellset:
         """``taken``, which rise, up to the step after which the head would go back to 0."""
@@ -216,7 +209,3 @@ class WindowedRun:
             wrong_first |= np.isin(losers, list(self._cells.spans.irregular))
         found = [order[1:][wrong], order[begins][wrong_first]]
         return min([taken.size, *[int(each.min()) for each in found if each.size]]) // width
-
-
-def _joined(parts: list[Cellset]) -> Cellset:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

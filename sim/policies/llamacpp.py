@@ -11,6 +11,7 @@ import heapq
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as SequenceOf
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from sim.policies.llamacpp_geometry import largest_context
 from sim.policies.llamacpp_ops import LlamaOperations
 from sim.policies.llamacpp_pending import Owed, Served
 from sim.policies.llamacpp_reads import Scans
-from sim.policies.llamacpp_run import LlamaRun, Outlook, n_kv_of_run, usage_of_run
+from sim.policies.llamacpp_run import LlamaRun, Rise, n_kv_of_run, rise_of_run
 from sim.policies.llamacpp_usage import dead_cells, dead_of, usage_of_cells, usage_of_states
 from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.runs import parts_of
@@ -319,28 +320,20 @@ class LlamaPolicy(LlamaOperations):
             return None
         ubatches = split_singles(own.tolist(), True) if self._sequential else [own.tolist()]
 
-        def look() -> Outlook:
-            n_kv = {c.name: n_kv_of_run(c, plan[c.name], steps, ubatches) for c in self.caches}
-            usage = self.usage()
+        n_kv = {c.name: n_kv_of_run(c, plan[c.name], steps, ubatches) for c in self.caches}
+        reads = self._scans.of_run([len(each) for each in ubatches], n_kv)
+        rises = [rise_of_run(c, plan[c.name], steps) for c in self.caches]
+        if self.states is not None:
+            rises.append(Rise())
 
-            def grown() -> tuple[Usage, ...]:
-                attention = zip(usage, self.caches, strict=False)
-                found = [usage_of_run(now, c, plan[c.name], steps) for now, c in attention]
-                return (*found, *usage[len(found) :])
-
-            rises = [None if c.window.bounded else len(own) for c in self.caches]
-            return Outlook(
-                self._scans.of_run([len(each) for each in ubatches], n_kv),
-                usage,
-                grown,
-                tuple(rises + [0] * (len(usage) - len(rises))),
-            )
-
-        def apply(taken: int) -> None:
-            self.memory.apply_decode_run(plan, taken)
-
-        own_streams = bool(self.caches) and self.caches[0].n_stream > 1
-        return LlamaRun(steps, len(ubatches), own_streams, look, apply)
+        return LlamaRun(
+            steps,
+            len(ubatches),
+            reads,
+            self.usage(),
+            rises,
+            partial(self.memory.apply_decode_run, plan),
+        )
 
     def steps_until_shift(self, seqs: SequenceOf[Sequence]) -> int:
         """Decode steps before a sequence outgrows its window and has to be shifted."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sim.decode_run import DecodeRun, Stretch
 from sim.llamacpp.cells import EMPTY, Cells
@@ -16,53 +16,52 @@ from sim.llamacpp.sizes import CELL_PAD, padded
 from sim.policies.llamacpp_usage import Ints
 from sim.step import Count, Reads
 from sim.step_log import Spans
-from sim.usage import PARTS, Usage, counts_of
+from sim.usage import Usage
 
 
-class Outlook(NamedTuple):
-    """What a plan's steps load and how full they find the caches.
+class Rise(NamedTuple):
+    """By how many cells a cache is fuller with every step.
 
-    reads: per layer group, numbers where all steps load the same. usage: per cache as it is before
-    the first step. grown: per cache as it is during each step. rises: per cache by how much its
-    live cells grow at every step; None where that differs from step to step.
+    live, used: a number for each step, or an array of what has come together by each of them.
+    own_streams: whether sequences have streams of their own, where live cells grow out of those
+    set aside, not out of the free ones.
     """
 
-    reads: tuple[Reads, ...]
-    usage: tuple[Usage, ...]
-    grown: Callable[[], tuple[Usage, ...]]
-    rises: tuple[int | None, ...]
+    live: Count = 0
+    used: Count = 0
+    own_streams: bool = False
 
 
 class LlamaRun(DecodeRun):
     """Steps planned by every cache of a policy.
 
-    look: makes the outlook, when somebody asks for anything before the plan is applied. apply:
-    carries so many steps out. own_streams: whether sequences have streams of their own, where live
-    cells grow out of those set aside, not out of the free ones.
+    reads: per layer group, numbers where all steps load the same. before: per cache how it is used
+    before the first step; rises: and by how much more then. apply: carries so many steps out.
     """
 
     def __init__(
         self,
         steps: int,
         passes: int,
-        own_streams: bool,
-        look: Callable[[], Outlook],
+        reads: tuple[Reads, ...],
+        before: tuple[Usage, ...],
+        rises: list[Rise],
         apply: Callable[[int], None],
     ) -> None:
         super().__init__(steps, passes=passes)
-        self._own_streams = own_streams
-        self._look = look
+        self._foreseen = reads
+        self._before = before
+        self._rises = rises
         self._carry_out = apply
-        self._outlook: Outlook | None = None
 
     def _foreseen_reads(self) -> tuple[Reads, ...]:
         """Cells that attention scans, per layer group."""
-        self._outlook = self._look()
-        return self._outlook.reads
+        return self._foreseen
 
     def _foreseen_usage(self) -> tuple[Usage, ...]:
         """Per cache."""
-        return (self._outlook or self._look()).grown()
+        each = zip(self._before, self._rises, strict=True)
+        return tuple([_grown(now, rise, self.steps) for now, rise in each])
 
     def stretches(self) -> Iterator[Stretch]:
         """Steps between which no cache's highest used cell passes into another pad."""
@@ -70,7 +69,11 @@ class LlamaRun(DecodeRun):
         bounds = {0}
         for each in reads:
             if isinstance(each.cells, np.ndarray):
-                bounds.update(((np.diff(each.cells).nonzero()[0]) + 1).tolist())
+                bounds.update((np.diff(each.cells).nonzero()[0] + 1).tolist())
+        if len(bounds) == 1:
+            single = [Reads(_at(each.cells, 0), _at(each.pairs, 0), 0) for each in reads]
+            yield Stretch(self.steps, tuple(single))
+            return
         starts = sorted(bounds)
         for start, stop in zip(starts, [*starts[1:], self.steps], strict=True):
             yield Stretch(
@@ -79,37 +82,77 @@ class LlamaRun(DecodeRun):
             )
 
     def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
-        """By closed form, unless cells fall out of windows."""
-        outlook = self._outlook
-        if outlook is None or None in outlook.rises:
-            return super().occupied(spans)
-        duration = moment = steps = 0
-        for n, ticks in spans:
-            duration += n * ticks
-            moment += ticks * (steps * n + n * (n + 1) // 2)
-            steps += n
-        totals, live = [], 0
-        for now, rise in zip(outlook.usage, outlook.rises, strict=True):
-            assert rise is not None
-            grown = rise * moment
-            counts = [count * duration for count in counts_of(now)]
-            counts[PARTS.index("live")] += grown
-            counts[PARTS.index("internal" if self._own_streams else "free")] -= grown
-            totals.append(tuple(counts))
-            live += (int(now.live) + rise * steps) * now.cell_bytes
-        return totals, live
+        """In closed form where caches fill evenly."""
+        duration, over = spans.duration, _Integral(spans)
+        is_even = not any(isinstance(rise.live, np.ndarray) for rise in self._rises)
+        step: Count = spans.steps if is_even else np.arange(1, spans.steps + 1)
+        totals: list[tuple[int, ...]] = []
+        live: Count = 0
+        for now, rise in zip(self._before, self._rises, strict=True):
+            grown = over.of(rise.live)
+            taken = grown if rise.own_streams else over.of(rise.used)
+            free = int(now.free) * duration
+            totals.append(
+                (
+                    int(now.live) * duration + grown,
+                    0,
+                    int(now.internal) * duration - (grown if rise.own_streams else grown - taken),
+                    free if rise.own_streams else free - taken,
+                    0,
+                    int(now.shared) * duration,
+                )
+            )
+            live = live + (now.live + _by(rise.live, step)) * now.cell_bytes
+        return totals, int(live.max() if isinstance(live, np.ndarray) else live)
 
     def _adds_up_usage(self) -> bool:
-        """Where windows are: they are looked at as they are before the plan is carried out."""
-        return self._outlook is not None and None in self._outlook.rises
+        """What it starts from is known, and so is by how much it rises."""
+        return False
 
     def _apply(self, steps: int) -> None:
         """Write the cells of the first ``steps`` steps."""
         self._carry_out(steps)
 
 
+class _Integral:
+    """Sums over steps of a rise, times their ticks."""
+
+    def __init__(self, spans: Spans) -> None:
+        self._spans = spans
+        self._moment = 0
+        steps = 0
+        for n, ticks in spans:
+            self._moment += ticks * (steps * n + n * (n + 1) // 2)
+            steps += n
+        self._ticks: NDArray[np.int64] | None = None
+
+    def of(self, rise: Count) -> int:
+        if not isinstance(rise, np.ndarray):
+            return rise * self._moment
+        if self._ticks is None:
+            self._ticks = np.repeat(np.array(self._spans.ticks, np.int64), self._spans.counts)
+        return int(rise[: self._spans.steps] @ self._ticks)
+
+
+def _by(rise: Count, step: Count) -> Count:
+    """What has come together by ``step``: of several steps, or of one where all are alike."""
+    if isinstance(rise, np.ndarray):
+        return rise[: np.size(step)]
+    return rise * step
+
+
 def _at(count: Count, step: int) -> int:
     return int(count[step]) if isinstance(count, np.ndarray) else count
+
+
+def _grown(now: Usage, rise: Rise, steps: int) -> Usage:
+    """How a cache is used during each of the steps."""
+    step = np.arange(1, steps + 1)
+    live, used = _by(rise.live, step), _by(rise.used, step)
+    internal, free = now.internal + used - live, now.free - used
+    if rise.own_streams:
+        internal, free = now.internal - live, now.free + 0 * step
+    return Usage(now.capacity, now.live + live, 0, internal, free, 0, now.shared, now.cell_bytes)
 
 
 def n_kv_of_run(cache: KVCache, run: CellRun, steps: int, ubatches: list[list[int]]) -> list[Count]:
@@ -120,7 +163,7 @@ def n_kv_of_run(cache: KVCache, run: CellRun, steps: int, ubatches: list[list[in
     taken = run.cells[:steps]
     if cache.n_stream == 1:
         now = max(1, cache.streams[0].used_max_p1)
-        if taken.max() < padded(now):
+        if padded(now) >= cache.size or taken.max() < padded(now):
             return [min(cache.size, padded(now))]
         top = np.maximum(np.maximum.accumulate(taken.max(axis=1)) + 1, now)
         return [_padded(top, cache.size)]
@@ -138,33 +181,43 @@ def _padded(top: Ints, size: int) -> Ints:
     return np.minimum(size, -(-top // CELL_PAD) * CELL_PAD).astype(np.int64)
 
 
-def usage_of_run(now: Usage, cache: KVCache, run: CellRun, steps: int) -> Usage:
-    """How the cache is used during each step of the run, given how it is used before."""
+def rise_of_run(cache: KVCache, run: CellRun, steps: int) -> Rise:
+    """By how much the cache is fuller with each of the first ``steps`` steps."""
     width = run.decodes.seqs.size
-    fresh: Ints = np.arange(width, width * steps + 1, width)
-    if run.lost is not None:
-        fresh = np.cumsum((run.lost[:steps] == EMPTY).sum(axis=1), dtype=np.int64)
-    live = now.live + (_live_growth(cache, run, steps) if cache.window.bounded else fresh)
-    if cache.n_stream > 1:
-        # Every stream belongs to its sequence alone: what is live is taken from its own cells.
-        return replace(now, live=live, internal=now.internal - (live - now.live))
-    used = now.live + now.internal + fresh
-    return replace(now, live=live, internal=used - live, free=now.free - fresh)
+    own = cache.n_stream > 1
+    live = _live_growth(cache, run, steps) if cache.window.bounded else width
+    if own or run.lost is None:
+        return Rise(live, width, own)
+    empty = run.lost[:steps] == EMPTY
+    fresh = np.count_nonzero(empty)
+    if fresh in (0, empty.size):
+        return Rise(live, width if fresh else 0)
+    return Rise(live, np.cumsum(empty.sum(axis=1), dtype=np.int64))
 
 
-def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Ints:
+def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Count:
     """By how much the live cells of the running sequences have grown at each step.
 
     Cells that several hold count as live wherever the window is, and come before a sequence's own.
     """
     seqs, firsts = run.decodes
-    held = np.array([_held_alone(cache.streams[cache.stream_of(s)], s) for s in seqs.tolist()])
-    last = firsts - 1
-    later = last[:, None] + np.arange(1, steps + 1)
-    before = np.minimum(held, cache.window.seen_by_next(last))
-    grown = held[:, None] + np.arange(1, steps + 1)
-    after = np.minimum(grown, cache.window.seen_by_next(later))
-    return (after - before[:, None]).sum(axis=0)
+    if cache.n_stream == 1 and not cache.streams[0].n_shared:
+        held = cache.streams[0].spans.count[seqs]
+    else:
+        held = np.array([_held_alone(cache.streams[cache.stream_of(s)], s) for s in seqs.tolist()])
+    step = np.arange(1, steps + 1)
+    before = cache.window.seen_by_next(firsts - 1)
+    if isinstance(before, int):
+        # A window that slides has as many cells of a sequence as it has tokens, up to its size.
+        room = before - held
+        room = room[room > 0]
+        if not room.size or room.min() >= steps:
+            return room.size
+        grown: Ints = np.minimum(room[:, None], step).sum(axis=0)
+        return grown
+    after = np.minimum(held[:, None] + step, cache.window.seen_by_next(firsts[:, None] - 1 + step))
+    rises: Ints = (after - np.minimum(held, before)[:, None]).sum(axis=0)
+    return rises
 
 
 def _held_alone(cells: Cells, seq: int) -> int:
