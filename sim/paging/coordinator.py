@@ -6,7 +6,6 @@ vLLM's ``kv_cache_coordinator.py``: a prefix counts only if every group has what
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import lcm
 
 from sim.paging.groups import Blocks, Group
@@ -17,16 +16,18 @@ from sim.paging.windows import ChunkGroup, WindowGroup
 from workloads.request import PrefixPath
 
 
-@dataclass(slots=True)
 class Hit:
     """A prefix of ``tokens`` tokens that is in the cache, and its blocks, a table per group.
 
-    free: how many of the blocks are free; None before anybody has counted.
+    free: how many of the blocks are free; negative before anybody has counted.
     """
 
-    tokens: int
-    tables: list[Blocks]
-    free: int | None = None
+    __slots__ = ("free", "tables", "tokens")
+
+    def __init__(self, tokens: int, tables: list[Blocks]) -> None:
+        self.tokens = tokens
+        self.tables = tables
+        self.free = -1 if tables else 0
 
 
 class Coordinator:
@@ -37,19 +38,24 @@ class Coordinator:
             _class_of(spec)(spec, index, len(specs), pool) for index, spec in enumerate(specs)
         )
         self._alignment = lcm(*(spec.block_size for spec in specs))
-        self._types = self._group_by_type()
-        self.alike = [[self.groups[index] for index in members] for members in self._types]
+        self._pool = pool
+        self._asked: tuple[PrefixPath, int] = ((), 0)
+        self._found = Hit(0, [])
+        self._at = 0
+        """What was asked for last, what was found, and when by the pool's clock."""
+        self.alike = self._by_type()
         """The groups of equal type. What a sequence's tables in them do follows from its length."""
         self.rows = self._neighbours()
         """The groups in order, those of equal type that follow one another taken together."""
+        self._has_full = self.alike[0][0].spec.kind == "full"
         self.needs_keys = any(spec.kind != "chunked" for spec in specs)
         """Whether nothing can be found of a sequence that has no key in the cache."""
 
-    def _group_by_type(self) -> list[list[int]]:
-        """Indices of the groups of equal type; full attention first, then by first appearance."""
-        types: dict[GroupSpec, list[int]] = {}
-        for index, group in enumerate(self.groups):
-            types.setdefault(group.spec.type, []).append(index)
+    def _by_type(self) -> list[list[Group]]:
+        """The groups of equal type; full attention first, then by first appearance."""
+        types: dict[GroupSpec, list[Group]] = {}
+        for group in self.groups:
+            types.setdefault(group.spec.type, []).append(group)
         ordered = sorted(types.items(), key=lambda item: item[0].kind != "full")
         return [members for _, members in ordered]
 
@@ -65,40 +71,52 @@ class Coordinator:
     def find(self, path: PrefixPath, longest: int) -> Hit:
         """The longest prefix of at most ``longest`` tokens that every group has.
 
+        Who is refused asks again and again. Little of what he asks for changes meanwhile.
+        """
+        asked, pool = self._asked, self._pool
+        if asked[0] is path and asked[1] == longest:
+            shelves = [group.shelf(branch) for branch, _ in path for group in self.groups]
+            if not pool.has_changed(shelves, self._at):
+                self._found.free = -1
+                return self._found
+        self._asked, self._at = (path, longest), pool.clock
+        self._found = self._find(path, longest)
+        return self._found
+
+    def _find(self, path: PrefixPath, longest: int) -> Hit:
+        """`find`, looked up.
+
         Each type in turn shortens the candidate, until a round changes nothing. What full
         attention has of a shorter prefix is known after its first scan. One full type and one
         other are done after a single round, as the other cannot lengthen what is left.
         """
         if len(self.groups) == 1:
             group = self.groups[0]
-            tables = group.find(self.groups, path, longest, group.size)
+            tables = group.find(self.alike[0], path, longest, group.size)
             return Hit(len(tables[0]) * group.size, tables)
         tables = [[] for _ in self.groups]
-        full = self.groups[self._types[0][0]].spec.kind == "full"
-        one_round = full and len(self._types) == 2
+        full = self._has_full
         hit, scanned = longest, False
         while True:
             length = hit
-            for i, members in enumerate(self._types):
-                group = self.groups[members[0]]
+            for i, peers in enumerate(self.alike):
+                group = peers[0]
                 if i == 0 and full and scanned:
                     length -= length % group.size
                     continue
-                peers = [self.groups[m] for m in members]
-                for m, table in zip(
-                    members, group.find(peers, path, length, self._alignment), strict=True
-                ):
-                    tables[m] = table
-                length = len(tables[members[0]]) * group.size
+                found = group.find(peers, path, length, self._alignment)
+                for peer, table in zip(peers, found, strict=False):
+                    tables[peer.index] = table
+                length = len(found[0]) * group.size
             scanned = True
             if length >= hit:
                 break
             hit = length
-            if one_round:
+            if full and len(self.alike) == 2:
                 break
         if full:
-            for m in self._types[0]:
-                del tables[m][hit // self.groups[m].size :]
+            for group in self.alike[0]:
+                del tables[group.index][hit // group.size :]
         return Hit(hit, tables)
 
 

@@ -7,13 +7,14 @@ looked up, how many blocks a sequence needs, and how its table grows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from sim.paging.keys import Part, parts_of
 from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
 from workloads.request import PrefixPath
 
-NEVER = 1 << 62
+NEVER: Final = 1 << 62
 
 Blocks = list[int]
 Range = tuple[int, int]
@@ -88,16 +89,18 @@ class Group:
     ) -> list[Blocks]:
         """For every peer the blocks from entry ``first`` on, up to one that is not cached."""
         tables: list[Blocks] = []
+        parts = parts_of(path, self.size, first, stop)
+        shortest = max(stop - first, 0)
         for peer in peers:
             table: Blocks = []
-            for branch, start, until in parts_of(path, self.size, first, stop):
+            for branch, start, until in parts:
                 table += self.pool.find_leading(peer.shelf(branch), start, until)
                 if len(table) < until - first:
                     break
-            stop = first + len(table)
+            shortest = min(shortest, len(table))
             tables.append(table)
         for table in tables:
-            del table[stop - first :]
+            del table[shortest:]
         return tables
 
     # Needing and taking blocks.
@@ -139,8 +142,10 @@ class Group:
 
     def take_out(self, table: Table, first: int, stop: int) -> Blocks:
         """Make entries null; what they were."""
-        gone = table.blocks[first:stop]
-        table.blocks[first:stop] = [0] * (stop - first)
+        blocks = table.blocks
+        gone = blocks[first:stop]
+        for entry in range(first, stop):
+            blocks[entry] = 0
         return gone
 
     def next_drop(self, table: Table) -> int:

@@ -7,9 +7,11 @@ tokens, equal predecessors and an equal salt (a salt makes other branches).
 
 from __future__ import annotations
 
+from typing import Final
+
 from workloads.request import PrefixPath
 
-_SPAN = 1 << 32
+_SPAN: Final = 1 << 32
 """More than any position."""
 
 Part = tuple[int, int, int]

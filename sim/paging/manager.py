@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import gcd
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sim.errors import IntegrityError
 from sim.paging.coordinator import Coordinator, Hit
@@ -19,8 +19,8 @@ from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
 from workloads.request import PrefixPath
 
-_EVERYTHING = 1 << 62
-MISS = Hit(0, [])
+_EVERYTHING: Final = 1 << 62
+MISS: Final = Hit(0, [])
 
 
 class Moved(NamedTuple):
@@ -148,9 +148,11 @@ class BlockManager:
             need += len(row) * row[0].first_need(table, tokens, computed)
         if not tables:
             return need
-        if hit.free is None:
-            pairs = zip(self.groups, tables, strict=True)
-            hit.free = sum([group.free_in(table, computed) for group, table in pairs])
+        if hit.free < 0:
+            free = 0
+            for group in self.groups:
+                free += group.free_in(tables[group.index], computed)
+            hit.free = free
         return need + hit.free
 
     def _further_need(self, holding: Holding, computed: int, tokens: int) -> int:
@@ -174,10 +176,7 @@ class BlockManager:
         if need > self.pool.free:
             return need
         if hit.tables:
-            tables = [
-                group.adopt(table, computed)
-                for group, table in zip(self.groups, hit.tables, strict=True)
-            ]
+            tables = [group.adopt(hit.tables[group.index], computed) for group in self.groups]
         else:
             tables = [Table([], group.size) for group in self.groups]
         holding = self._hold(owner, tables, path)
@@ -253,14 +252,19 @@ class BlockManager:
         self, holding: Holding, computed: int, n: int, tokens: int, lookahead: int = 0
     ) -> None:
         end, tables = min(computed + n + lookahead, self.longest), holding.tables
-        wanted = [row[0].further_need(tables[row[0].index], end) for row in self.rows]
-        total = sum([len(row) * n for row, n in zip(self.rows, wanted, strict=True)])
+        wanted: list[int] = []
+        total = 0
+        for row in self.rows:
+            n_blocks = row[0].further_need(tables[row[0].index], end)
+            wanted.append(n_blocks)
+            total += len(row) * n_blocks
         if total:
             blocks, used = self.pool.take(total), 0
-            for row, n_blocks in zip(self.rows, wanted, strict=True):
+            for index, row in enumerate(self.rows):
                 for group in row:
-                    group.grow(tables[group.index], end, blocks[used : used + n_blocks])
-                    used += n_blocks
+                    until = used + wanted[index]
+                    group.grow(tables[group.index], end, blocks[used:until])
+                    used = until
         holding.start, holding.end = computed, computed + n
         if self.caching:
             self.publish(holding, holding.told(min(computed + n, tokens)))
@@ -272,8 +276,9 @@ class BlockManager:
         for row in self._freeing:
             first_of_all = tables[row[0].index]
             ranges = row[0].drops(first_of_all, computed)
-            for first, stop in ranges:
-                self._disclose(holding, row, first, stop, holding.told(computed))
+            if holding.public < computed:
+                for first, stop in ranges:
+                    self._disclose(holding, row, first, stop, holding.told(computed))
             for group in row:
                 for first, stop in ranges:
                     gone.append(group.take_out(tables[group.index], first, stop))
@@ -305,7 +310,9 @@ class BlockManager:
     def _tell(self, holding: Holding, row: list[Group], first: int, stop: int) -> None:
         """Tell the prefix cache of these entries of tables of one type."""
         parts = parts_of(holding.path, row[0].size, first, stop)
-        for group in row if parts else ():
+        if not parts:
+            return
+        for group in row:
             blocks = holding.tables[group.index].blocks[first:stop]
             if holding.forked:
                 blocks = [0 if self.pool.is_found(block) else block for block in blocks]
@@ -325,8 +332,8 @@ class BlockManager:
         holding = self.holdings.pop(owner, None)
         if holding is not None:
             self.open_tails -= holding.open_tail
-            pairs = zip(self.groups, holding.tables, strict=True)
-            self._give([group.held(table) for group, table in pairs])
+            tables = holding.tables
+            self._give([group.held(tables[group.index]) for group in self.groups])
         if self._returning:
             self._returning.discard(owner)
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import Final
 
 from sim.errors import IntegrityError
 from sim.paging.shelves import Shelf
 
-NULL_BLOCK = 0
+NULL_BLOCK: Final = 0
 
 
 class BlockPool:
@@ -24,7 +25,8 @@ class BlockPool:
 
     free: number of free blocks. sharers: for every block with several holders, how many there
     are beyond the first. extra_holds: their sum. evictions: blocks taken while they could still
-    be found. evicted: set it to a list to be told of each of these, in order.
+    be found. evicted: set it to a list to be told of each of these, in order. clock: rises with
+    every change of what can be found.
     """
 
     def __init__(self, size: int) -> None:
@@ -34,10 +36,13 @@ class BlockPool:
         self.extra_holds = 0
         self.evictions = 0
         self.evicted: list[int] | None = None
+        self.clock = 0
         self._queue: deque[list[int]] = deque([list(range(size - 1, 0, -1))])
         self._emptied = 0
         self._shelves: dict[int, Shelf] = {}
         self._shelves_to_tidy = 64
+        self._tidied = 0
+        """When shelves were thrown away last."""
         self._finds = False
         """Whether anything could ever be found."""
         self._shelf_of: list[Shelf | None] = [None] * size
@@ -91,20 +96,21 @@ class BlockPool:
     def _evict(self, taken: list[int]) -> None:
         """Blocks that were taken are on no shelf any more."""
         run_of, shelf_of, entry_of = self._run_of, self._shelf_of, self._entry_of
-        evicted = 0
+        listed, evicted = self.evicted, 0
+        self.clock = clock = self.clock + 1
         for block in taken:
             run_of[block] = None
             shelf = shelf_of[block]
-            if shelf is None:
-                continue
-            shelf_of[block] = None
-            evicted += 1
-            if self.evicted is not None:
-                self.evicted.append(block)
-            if shelf.later:
-                shelf.remove(entry_of[block], block)
-            else:
-                shelf.blocks[entry_of[block] - shelf.first] = NULL_BLOCK
+            if shelf is not None:
+                shelf_of[block] = None
+                evicted += 1
+                if listed is not None:
+                    listed.append(block)
+                shelf.changed = clock
+                if shelf.later:
+                    shelf.remove(entry_of[block], block)
+                else:
+                    shelf.blocks[entry_of[block] - shelf.first] = NULL_BLOCK
         self.evictions += evicted
 
     def give(self, blocks: list[int]) -> None:
@@ -188,8 +194,11 @@ class BlockPool:
 
     def free_among(self, blocks: list[int]) -> int:
         """How many of ``blocks``, which can be found or are null, are free."""
-        run_of = self._run_of
-        return sum([run_of[block] is not None for block in blocks])
+        run_of, free = self._run_of, 0
+        for block in blocks:
+            if run_of[block] is not None:
+                free += 1
+        return free
 
     def holds_of(self, block: int) -> int:
         """Holders of a block that is not free."""
@@ -224,6 +233,16 @@ class BlockPool:
         if NULL_BLOCK in found:
             del found[found.index(NULL_BLOCK) :]
         return found
+
+    def has_changed(self, numbers: list[int], since: int) -> bool:
+        """Whether anything has come or gone on these shelves since the clock was ``since``."""
+        if self._tidied > since:
+            return True
+        for number in numbers:
+            shelf = self._shelves.get(number)
+            if shelf is not None and shelf.changed > since:
+                return True
+        return False
 
     def is_found(self, block: int) -> bool:
         """Whether a block has a place on a shelf."""
@@ -263,12 +282,15 @@ class BlockPool:
                 self._tidy()
             self._shelves[number] = shelf = Shelf(number, first)
             self._finds = True
+        self.clock += 1
+        shelf.changed = self.clock
         return shelf
 
     def _tidy(self) -> None:
-        """Throw empty shelves away, every time that there are twice as many as were left."""
+        """Throw empty shelves away, every time that there are four times as many as were left."""
+        self._tidied = self.clock
         self._shelves = {n: shelf for n, shelf in self._shelves.items() if any(shelf.blocks)}
-        self._shelves_to_tidy = 2 * len(self._shelves) + 64
+        self._shelves_to_tidy = 4 * len(self._shelves) + 64
 
     def unpublish(self, block: int) -> None:
         """Let a block no longer be found."""
@@ -276,10 +298,13 @@ class BlockPool:
         if shelf is not None:
             self._shelf_of[block] = None
             shelf.remove(self._entry_of[block], block)
+            self.clock += 1
+            shelf.changed = self.clock
 
     def forget_keys(self) -> None:
         """Empty the prefix cache."""
         self._shelf_of = [None] * self.size
+        self._tidied = self.clock = self.clock + 1
         self._shelves.clear()
 
     @property

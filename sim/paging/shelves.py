@@ -10,13 +10,15 @@ class Shelf:
 
     first: the lowest entry with a place. blocks: from there on, of those that stand at an entry
     the one that came first; 0 for none. later: by entry those that came after it, in order.
+    changed: the pool's clock when anything came or went last.
     """
 
-    __slots__ = ("blocks", "first", "later", "number")
+    __slots__ = ("blocks", "changed", "first", "later", "number")
 
     def __init__(self, number: int, first: int) -> None:
         self.number = number
         self.first = first
+        self.changed = 0
         self.blocks: list[int] = []
         self.later: dict[int, list[int]] = {}
 

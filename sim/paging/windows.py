@@ -31,7 +31,7 @@ class WindowGroup(Group):
         end = longest // self.size // every * every
         first = max(end - wanted, 0)
         columns = self._columns(peers, path, first, end)
-        if not any(0 in column for column in columns):
+        if _last_gap(columns, 0, end - first) is None:
             return [[0] * first + column for column in columns]
         columns = self._columns(peers, path, 0, end)
         while True:
@@ -45,10 +45,13 @@ class WindowGroup(Group):
         self, peers: Sequence[Group], path: PrefixPath, first: int, stop: int
     ) -> list[Blocks]:
         """For every peer the cached blocks of entries ``first .. stop - 1``, 0 for none."""
-        columns: list[Blocks] = [[] for _ in peers]
-        for branch, start, until in parts_of(path, self.size, first, stop):
-            for peer, column in zip(peers, columns, strict=True):
+        parts = parts_of(path, self.size, first, stop)
+        columns: list[Blocks] = []
+        for peer in peers:
+            column: Blocks = []
+            for branch, start, until in parts:
                 column += self.pool.find(peer.shelf(branch), start, until)
+            columns.append(column)
         return columns
 
     def drops(self, table: Table, computed: int) -> list[Range]:
@@ -103,6 +106,8 @@ def _last_gap(columns: list[Blocks], first: int, stop: int) -> int | None:
     """Where the last gap in any of the columns begins that reaches into these entries."""
     found: int | None = None
     for column in columns:
+        if 0 not in column:
+            continue
         for entry in range(stop - 1, first - 1, -1):
             if not column[entry]:
                 while entry and not column[entry - 1]:

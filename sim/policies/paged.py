@@ -156,7 +156,7 @@ class Paged(PagedOperations):
             return True
         # Who loses a free block of his prefix needs another, and there is one fewer to be had; but
         # windows give blocks back.
-        shrinks = (found.free or 0) if self.manager.frees else 0
+        shrinks = found.free if self.manager.frees else 0
         self._refusal = Refusal(seq, need, need - shrinks)
         return False
 
@@ -207,7 +207,7 @@ class Paged(PagedOperations):
     def _admit(self, seq: Sequence, n: int, computed: int, hit: Hit) -> bool:
         holding = self.manager.admit(seq.id, seq.path, computed, n, seq.tokens, hit)
         if isinstance(holding, int):
-            self._refusal = Refusal(seq, holding, holding - (hit.free or 0))
+            self._refusal = Refusal(seq, holding, holding - hit.free)
             return False
         self._came(seq, holding)
         self._totals.visited(holding, 0)

@@ -174,15 +174,14 @@ def lookup_in_one_round(patch: MonkeyPatch) -> None:
             return original(self, path, longest)
         tables: list[list[int]] = [[] for _ in self.groups]
         length = longest
-        for members in self._types:
-            group = self.groups[members[0]]
-            found = group.find([self.groups[m] for m in members], path, length, self._alignment)
-            for m, table in zip(members, found, strict=True):
-                tables[m] = table
-            length = len(found[0]) * group.size
-        if self.groups[self._types[0][0]].spec.kind == "full":
-            for m in self._types[0]:
-                del tables[m][length // self.groups[m].size :]
+        for peers in self.alike:
+            found = peers[0].find(peers, path, length, self._alignment)
+            for peer, table in zip(peers, found, strict=True):
+                tables[peer.index] = table
+            length = len(found[0]) * peers[0].size
+        if self.alike[0][0].spec.kind == "full":
+            for group in self.alike[0]:
+                del tables[group.index][length // group.size :]
         return Hit(length, tables)
 
     around(patch, Coordinator, "find", find)
