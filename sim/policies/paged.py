@@ -12,7 +12,6 @@ from math import lcm
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.budget import Budget
 from sim.compiled import mypyc_attr
@@ -408,19 +407,18 @@ class Paged(PagedOperations):
 
     def owners(self, cache: int = 0) -> Cells:
         """Live cells by owner; -3 where a held block has no live token."""
-        return self._owners_in(np.ones(self.manager.pool.size, dtype=bool))
+        return self._owners_in(np.arange(1, self.manager.pool.size)).ravel()
 
     def owners_at(self, cells: Cells, cache: int = 0) -> Cells:
         """Looks at the blocks of those cells only."""
-        wanted = np.zeros(self.manager.pool.size, dtype=bool)
-        wanted[cells // self._occupancy.block_cells + 1] = True
-        owners: Cells = self._owners_in(wanted)[cells]
+        block, offset = np.divmod(cells, self._occupancy.block_cells)
+        asked, rows = np.unique(block + 1, return_inverse=True)
+        owners: Cells = self._owners_in(asked)[rows, offset]
         return owners
 
-    def _owners_in(self, blocks: NDArray[np.bool_]) -> Cells:
+    def _owners_in(self, blocks: Cells) -> Cells:
         spans = {id: self._occupancy.span_of(seq) for id, seq in self._seqs.items()}
-        owners = owners_of(self.manager, spans, self._occupancy.block_cells, blocks)
-        return owners[1:].ravel()
+        return owners_of(self.manager, spans, self._occupancy.block_cells, blocks)
 
     def check_integrity(self) -> None:
         """Every block is free or held, holders are counted right, and so are cells."""
