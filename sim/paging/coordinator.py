@@ -34,9 +34,7 @@ class Coordinator:
     """The groups of one cache, in order, and the search for a prefix that all of them have."""
 
     def __init__(self, specs: Sequence[GroupSpec], pool: BlockPool) -> None:
-        self.groups = tuple(
-            _class_of(spec)(spec, index, len(specs), pool) for index, spec in enumerate(specs)
-        )
+        self.groups = tuple(_class_of(spec)(spec, index, pool) for index, spec in enumerate(specs))
         self._alignment = lcm(*(spec.block_size for spec in specs))
         self._pool = pool
         self._asked: tuple[PrefixPath, int] = ((), 0)
@@ -45,6 +43,9 @@ class Coordinator:
         """What was asked for last, what was found, and when by the pool's clock."""
         self.alike = self._by_type()
         """The groups of equal type. What a sequence's tables in them do follows from its length."""
+        for number, peers in enumerate(self.alike):
+            for group in peers:
+                group.join(peers, number, len(self.alike))
         self.rows = self._neighbours()
         """The groups in order, those of equal type that follow one another taken together."""
         self._has_full = self.alike[0][0].spec.kind == "full"
@@ -75,7 +76,7 @@ class Coordinator:
         """
         asked, pool = self._asked, self._pool
         if asked[0] is path and asked[1] == longest:
-            shelves = [group.shelf(branch) for branch, _ in path for group in self.groups]
+            shelves = [peers[0].shelf(branch) for branch, _ in path for peers in self.alike]
             if not pool.has_changed(shelves, self._at):
                 self._found.free = -1
                 return self._found
@@ -92,7 +93,7 @@ class Coordinator:
         """
         if len(self.groups) == 1:
             group = self.groups[0]
-            tables = group.find(self.alike[0], path, longest, group.size)
+            tables = group.find(path, longest, group.size)
             return Hit(len(tables[0]) * group.size, tables)
         tables = [[] for _ in self.groups]
         full = self._has_full
@@ -104,9 +105,9 @@ class Coordinator:
                 if i == 0 and full and scanned:
                     length -= length % group.size
                     continue
-                found = group.find(peers, path, length, self._alignment)
-                for peer, table in zip(peers, found, strict=False):
-                    tables[peer.index] = table
+                found = group.find(path, length, self._alignment)
+                for j, peer in enumerate(peers):
+                    tables[peer.index] = found[j]
                 length = len(found[0]) * group.size
             scanned = True
             if length >= hit:

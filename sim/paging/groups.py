@@ -6,7 +6,6 @@ looked up, how many blocks a sequence needs, and how its table grows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from sim.paging.keys import Part, parts_of
@@ -49,18 +48,25 @@ class Group:
 
     frees = False
 
-    def __init__(self, spec: GroupSpec, index: int, groups: int, pool: BlockPool) -> None:
-        """``index``: its place among so many ``groups``."""
+    def __init__(self, spec: GroupSpec, index: int, pool: BlockPool) -> None:
+        """``index``: its place among all groups."""
         self.spec = spec
         self.index = index
         self.size = spec.block_size
         self.window = spec.window
         self.pool = pool
-        self._groups = groups
+        self._types = self._type = 0
+        self.peers: list[Group] = [self]
+        """All groups of its type, whose blocks stand on the same shelves, entry by entry."""
+
+    def join(self, peers: list[Group], number: int, types: int) -> None:
+        """Be one of ``peers``, the groups of type ``number`` of so many ``types``."""
+        self.peers = peers
+        self._type, self._types = number, types
 
     def shelf(self, branch: int) -> int:
-        """The number of the pool's shelf for this group's blocks on a branch."""
-        return branch * self._groups + self.index
+        """The number of the pool's shelf for blocks of this type on a branch."""
+        return branch * self._types + self._type
 
     def skipped(self, computed: int) -> int:
         """Leading tokens that nobody needs once ``computed`` tokens are there."""
@@ -69,39 +75,31 @@ class Group:
 
     # Looking a prefix up.
 
-    def find(
-        self, peers: Sequence[Group], path: PrefixPath, longest: int, alignment: int
-    ) -> list[Blocks]:
-        """Tables, one for each of ``peers``, of the longest cached prefix up to ``longest`` tokens.
+    def find(self, path: PrefixPath, longest: int, alignment: int) -> list[Blocks]:
+        """Tables, one for each of the peers, of the longest cached prefix up to ``longest`` tokens.
 
-        ``peers`` are all groups of this type, and all of them must have the prefix. Its length is
-        a multiple of ``alignment`` tokens.
+        All of them must have the prefix. Its length is a multiple of ``alignment`` tokens.
         """
-        tables = self._leading(peers, path, 0, longest // self.size)
-        n = len(tables[0])
-        n -= n % (alignment // self.size)
-        for table in tables:
-            del table[n:]
-        return tables
+        found = self._leading(path, 0, longest // self.size)
+        entries = len(found) // len(self.peers)
+        return self._columns(found, entries - entries % (alignment // self.size))
 
-    def _leading(
-        self, peers: Sequence[Group], path: PrefixPath, first: int, stop: int
-    ) -> list[Blocks]:
-        """For every peer the blocks from entry ``first`` on, up to one that is not cached."""
-        tables: list[Blocks] = []
-        parts = parts_of(path, self.size, first, stop)
-        shortest = max(stop - first, 0)
-        for peer in peers:
-            table: Blocks = []
-            for branch, start, until in parts:
-                table += self.pool.find_leading(peer.shelf(branch), start, until)
-                if len(table) < until - first:
-                    break
-            shortest = min(shortest, len(table))
-            tables.append(table)
-        for table in tables:
-            del table[shortest:]
-        return tables
+    def _leading(self, path: PrefixPath, first: int, stop: int) -> Blocks:
+        """All peers' blocks from entry ``first`` on, up to one that is not cached."""
+        n = len(self.peers)
+        found: Blocks = []
+        for branch, start, until in parts_of(path, self.size, first, stop):
+            found += self.pool.find_leading(self.shelf(branch), start * n, until * n)
+            if len(found) < (until - first) * n:
+                break
+        return found
+
+    def _columns(self, found: Blocks, entries: int) -> list[Blocks]:
+        """Of so many entries of all peers, those of each."""
+        n = len(self.peers)
+        if n == 1:
+            return [found[:entries]]
+        return [found[i : entries * n : n] for i in range(n)]
 
     # Needing and taking blocks.
 
@@ -165,17 +163,19 @@ class Group:
     # Filling the prefix cache.
 
     def publish(self, parts: list[Part], blocks: Blocks) -> None:
-        """Let ``blocks``, all entries of ``parts`` in order, be found, but for null ones."""
+        """Let ``blocks``, the peers' of all entries of ``parts``, be found, but for null ones."""
+        n = len(self.peers)
         if len(parts) == 1:
             branch, first, _ = parts[0]
             if len(blocks) > 1:
-                self.pool.publish(self.shelf(branch), first, blocks)
+                self.pool.publish(self.shelf(branch), first * n, blocks)
             elif blocks[0]:
                 self.pool.publish_one(self.shelf(branch), first, blocks[0])
             return
         before = parts[0][1]
         for branch, first, stop in parts:
-            self.pool.publish(self.shelf(branch), first, blocks[first - before : stop - before])
+            own = blocks[(first - before) * n : (stop - before) * n]
+            self.pool.publish(self.shelf(branch), first * n, own)
 
     def step_ends(self) -> None:
         """Forget what held for one step only."""

@@ -17,6 +17,7 @@ from sim.paging.groups import NEVER, Blocks, Group, Table
 from sim.paging.keys import parts_of, public_length
 from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
+from sim.paging.states import StateGroup
 from workloads.request import PrefixPath
 
 _EVERYTHING: Final = 1 << 62
@@ -108,6 +109,7 @@ class BlockManager:
         """The same in order: those that follow one another together."""
         self._freeing = [row for row in self.rows if row[0].frees]
         self.frees = bool(self._freeing)
+        self._settling = [group for group in self.groups if isinstance(group, StateGroup)]
         self.foreseeable = all(group.spec.mode != "align" for group in self.groups)
         """Whether what decoding sequences take and drop follows from their lengths alone."""
         self._finest = gcd(*(group.size for group in self.groups))
@@ -273,12 +275,13 @@ class BlockManager:
         """Give back what fell out of windows, before anything is taken."""
         drop_at, tables = NEVER, holding.tables
         gone: list[Blocks] = []
+        if holding.public < computed:
+            for peers in self.alike:
+                for first, stop in peers[0].drops(tables[peers[0].index], computed):
+                    self._disclose(holding, peers, first, stop, holding.told(computed))
         for row in self._freeing:
             first_of_all = tables[row[0].index]
             ranges = row[0].drops(first_of_all, computed)
-            if holding.public < computed:
-                for first, stop in ranges:
-                    self._disclose(holding, row, first, stop, holding.told(computed))
             for group in row:
                 for first, stop in ranges:
                     gone.append(group.take_out(tables[group.index], first, stop))
@@ -299,33 +302,38 @@ class BlockManager:
     def publish(self, holding: Holding, tokens: int) -> None:
         """Offer the full blocks among the first ``tokens`` tokens to the prefix cache."""
         tables = holding.tables
-        for row in self.rows:
-            table = tables[row[0].index]
+        for peers in self.alike:
+            table = tables[peers[0].index]
             first, stop = table.cached, tokens // table.size
             if first < stop:
-                for group in row:
+                for group in peers:
                     tables[group.index].cached = stop
-                self._tell(holding, row, first, min(stop, holding.public // table.size))
+                self._tell(holding, peers, first, min(stop, holding.public // table.size))
 
-    def _tell(self, holding: Holding, row: list[Group], first: int, stop: int) -> None:
-        """Tell the prefix cache of these entries of tables of one type."""
-        parts = parts_of(holding.path, row[0].size, first, stop)
+    def _tell(self, holding: Holding, peers: list[Group], first: int, stop: int) -> None:
+        """Tell the prefix cache of these entries of the tables of one type."""
+        parts = parts_of(holding.path, peers[0].size, first, stop)
         if not parts:
             return
-        for group in row:
-            blocks = holding.tables[group.index].blocks[first:stop]
-            if holding.forked:
-                blocks = [0 if self.pool.is_found(block) else block for block in blocks]
-            group.publish(parts, blocks)
+        n = len(peers)
+        blocks = holding.tables[peers[0].index].blocks[first:stop]
+        if n > 1:
+            blocks, own = [0] * (n * len(blocks)), blocks
+            blocks[::n] = own
+            for i in range(1, n):
+                blocks[i::n] = holding.tables[peers[i].index].blocks[first:stop]
+        if holding.forked:
+            blocks = [0 if self.pool.is_found(block) else block for block in blocks]
+        peers[0].publish(parts, blocks)
 
     def _disclose(
-        self, holding: Holding, row: list[Group], first: int, stop: int, tokens: int
+        self, holding: Holding, peers: list[Group], first: int, stop: int, tokens: int
     ) -> None:
         """Tell the prefix cache of private blocks, if full with ``tokens`` tokens, now given up."""
         if self.caching and holding.public < _EVERYTHING:
-            size = row[0].size
+            size = peers[0].size
             stop = min(stop, tokens // size)
-            self._tell(holding, row, max(first, holding.public // size), stop)
+            self._tell(holding, peers, max(first, holding.public // size), stop)
 
     def release(self, owner: int) -> None:
         """Give back what ``owner`` holds, if anything: group after group, each from its end."""
@@ -343,9 +351,9 @@ class BlockManager:
         tokens: how many of its tokens are computed, or have room and are known.
         """
         holding = self.holdings[owner]
-        for row in self.rows:
-            entries = len(holding.tables[row[0].index].blocks)
-            self._disclose(holding, row, 0, entries, holding.told(tokens))
+        for peers in self.alike:
+            entries = len(holding.tables[peers[0].index].blocks)
+            self._disclose(holding, peers, 0, entries, holding.told(tokens))
         self.release(owner)
         self._returning.add(owner)
 
@@ -357,7 +365,7 @@ class BlockManager:
 
     def step_ends(self) -> None:
         """What was promised to the prefix cache in this step is computed now."""
-        for group in self.groups:
+        for group in self._settling:
             group.step_ends()
 
     # Sharing and cutting.

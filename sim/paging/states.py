@@ -20,11 +20,18 @@ class StateGroup(WindowGroup):
     That is a window of two tokens: the next one, and the last whose state it is made from.
     """
 
-    def __init__(self, spec: GroupSpec, index: int, groups: int, pool: BlockPool) -> None:
-        super().__init__(spec, index, groups, pool)
+    def __init__(self, spec: GroupSpec, index: int, pool: BlockPool) -> None:
+        super().__init__(spec, index, pool)
         self.window = 2
         self._fresh: set[tuple[int, int] | None] = set()
         """Places published in this step, whose states are not computed yet."""
+
+    def join(self, peers: list[Group], number: int, types: int) -> None:
+        """The first of them takes note for all."""
+        super().join(peers, number, types)
+        first = peers[0]
+        assert isinstance(first, StateGroup)
+        self._fresh = first._fresh
 
     def first_need(self, hit: Blocks, tokens: int, computed: int) -> int:
         """More than there is if the state that was found is only being computed in this step."""

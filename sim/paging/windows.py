@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from sim.paging.groups import Blocks, Group, Range, Table
 from sim.paging.keys import parts_of
 from workloads.request import PrefixPath
@@ -18,41 +16,38 @@ class WindowGroup(Group):
         """Those before the window of the next token."""
         return max(0, computed - self.window + 1)
 
-    def find(
-        self, peers: Sequence[Group], path: PrefixPath, longest: int, alignment: int
-    ) -> list[Blocks]:
+    def find(self, path: PrefixPath, longest: int, alignment: int) -> list[Blocks]:
         """From right to left: the first run of cached blocks that fills a window.
 
         What is before it stays null. Where there is none, the run that reaches block 0 counts,
         however short. A run may only end at a multiple of ``alignment``.
         """
         wanted = max(-(-(self.window - 1) // self.size), 1)
-        every = alignment // self.size
+        every, n = alignment // self.size, len(self.peers)
         end = longest // self.size // every * every
         first = max(end - wanted, 0)
-        columns = self._columns(peers, path, first, end)
-        if _last_gap(columns, 0, end - first) is None:
-            return [[0] * first + column for column in columns]
-        columns = self._columns(peers, path, 0, end)
-        while True:
-            first = max(end - wanted, 0)
-            gap = _last_gap(columns, first, end)
-            if gap is None:
-                return [[0] * first + column[first:end] for column in columns]
-            end = gap // every * every
+        found = self._all(path, first, end)
+        if 0 in found:
+            found = self._all(path, 0, end)
+            while True:
+                first = max(end - wanted, 0)
+                window = found[first * n : end * n]
+                if 0 not in window:
+                    break
+                gap = end - 1 - window[::-1].index(0) // n
+                while gap and 0 in found[(gap - 1) * n : gap * n]:
+                    gap -= 1
+                end = gap // every * every
+            found = window
+        return [[0] * first + column for column in self._columns(found, end - first)]
 
-    def _columns(
-        self, peers: Sequence[Group], path: PrefixPath, first: int, stop: int
-    ) -> list[Blocks]:
-        """For every peer the cached blocks of entries ``first .. stop - 1``, 0 for none."""
-        parts = parts_of(path, self.size, first, stop)
-        columns: list[Blocks] = []
-        for peer in peers:
-            column: Blocks = []
-            for branch, start, until in parts:
-                column += self.pool.find(peer.shelf(branch), start, until)
-            columns.append(column)
-        return columns
+    def _all(self, path: PrefixPath, first: int, stop: int) -> Blocks:
+        """All peers' cached blocks of entries ``first .. stop - 1``, 0 for none."""
+        n = len(self.peers)
+        found: Blocks = []
+        for branch, start, until in parts_of(path, self.size, first, stop):
+            found += self.pool.find(self.shelf(branch), start * n, until * n)
+        return found
 
     def drops(self, table: Table, computed: int) -> list[Range]:
         """The whole blocks before the window."""
@@ -92,26 +87,10 @@ class ChunkGroup(WindowGroup):
         """When the chunks up to the end of the next block are whole."""
         return -(-(table.live + 1) * self.size // self.window) * self.window
 
-    def find(
-        self, peers: Sequence[Group], path: PrefixPath, longest: int, alignment: int
-    ) -> list[Blocks]:
+    def find(self, path: PrefixPath, longest: int, alignment: int) -> list[Blocks]:
         """Blocks before the chunk of the last token count as found; then left to right."""
         del alignment
         first = self.skipped(longest) // self.size
-        tables = self._leading(peers, path, first, longest // self.size)
-        return [[0] * first + table for table in tables]
-
-
-def _last_gap(columns: list[Blocks], first: int, stop: int) -> int | None:
-    """Where the last gap in any of the columns begins that reaches into these entries."""
-    found: int | None = None
-    for column in columns:
-        if 0 not in column:
-            continue
-        for entry in range(stop - 1, first - 1, -1):
-            if not column[entry]:
-                while entry and not column[entry - 1]:
-                    entry -= 1
-                found, stop = entry, entry
-                break
-    return found
+        found = self._leading(path, first, longest // self.size)
+        columns = self._columns(found, len(found) // len(self.peers))
+        return [[0] * first + column for column in columns]

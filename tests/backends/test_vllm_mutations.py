@@ -159,8 +159,8 @@ def windows_freed_in_the_same_step(patch: MonkeyPatch) -> None:
 def chunk_before_is_needed(patch: MonkeyPatch) -> None:
     """Rule 14: blocks of earlier chunks have to be found too."""
 
-    def find(self: ChunkGroup, peers: Any, path: Any, longest: int, alignment: int) -> Any:
-        return Group.find(self, peers, path, longest, alignment)
+    def find(self: ChunkGroup, path: Any, longest: int, alignment: int) -> Any:
+        return Group.find(self, path, longest, alignment)
 
     patch.setattr(ChunkGroup, "find", find)
 
@@ -175,7 +175,7 @@ def lookup_in_one_round(patch: MonkeyPatch) -> None:
         tables: list[list[int]] = [[] for _ in self.groups]
         length = longest
         for peers in self.alike:
-            found = peers[0].find(peers, path, length, self._alignment)
+            found = peers[0].find(path, length, self._alignment)
             for peer, table in zip(peers, found, strict=True):
                 tables[peer.index] = table
             length = len(found[0]) * peers[0].size
