@@ -73,12 +73,17 @@ class Calendar:
 
         Steps at which nobody is due are left out.
         """
-        now, places = time % self._period, self._places
+        now, period = time % self._period, self._period
+        places, slots, count = self._places, self._slots, len(self._places)
         all_alike = len(self._residues) == 1 and residue in self._residues
-        first, agenda = bisect_left(places, now), []
-        for turn in range(len(places)):
-            index = (first + turn) % len(places)
-            slot, ahead = self._slots[index], (places[index] - now) % self._period
+        agenda: list[Due] = []
+        index = bisect_left(places, now)
+        for _ in range(count):
+            if index == count:
+                index = 0
+                now -= period
+            slot = slots[index]
             number = len(slot.due) if all_alike else slot.numbers.get(residue, 0)
-            agenda.append((ahead, number, slot.due))
+            agenda.append((places[index] - now, number, slot.due))
+            index += 1
         return agenda

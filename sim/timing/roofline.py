@@ -138,9 +138,13 @@ class _Attention:
         blocks = gathers * TABLE_BLOCK / (cells if cells >= 1 else 1)
         return (memory if memory >= arithmetic else arithmetic) * (1.0 + self._overhead * blocks)
 
-    def waits_for_memory(self, cells: int, pairs: int) -> bool:
-        """Whether the arithmetic is hidden behind the loads."""
-        return pairs * self._flops / self._rate <= cells * self._cell_bytes / self._bandwidth
+    def loading(self, cells: int, pairs: int, gathers: int) -> float:
+        """The same where it waits for memory, else a negative number."""
+        memory = cells * self._cell_bytes / self._bandwidth
+        if pairs * self._flops / self._rate > memory:
+            return -1.0
+        blocks = gathers * TABLE_BLOCK / (cells if cells >= 1 else 1)
+        return memory * (1.0 + self._overhead * blocks)
 
 
 class _RooflineClock(DecodeClock):
@@ -152,7 +156,4 @@ class _RooflineClock(DecodeClock):
 
     def attention(self, group: int, cells: int, pairs: int, gathers: int) -> float:
         """Negative where attention waits for arithmetic."""
-        attention = self._attention[group]
-        if not attention.waits_for_memory(cells, pairs):
-            return -1.0
-        return attention.seconds(cells, pairs, gathers)
+        return self._attention[group].loading(cells, pairs, gathers)
