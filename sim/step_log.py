@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,8 +60,8 @@ class StepLog:
         self._counts: list[int] = []
         self._ticks: list[int] = []
         self._streaming: list[int] = []
-        self._packed: list[NDArray[np.int64]] = []
-        """Arrays of shape (3, runs): the same before."""
+        self._packed: list[tuple[NDArray[Any], ...]] = []
+        """The same before, in arrays."""
         self._before = 0
         self._waits: dict[int, int] = {}
         """Ticks without a step before a run, by its place; of those that do not follow at once."""
@@ -95,8 +95,8 @@ class StepLog:
             self._pack()
 
     def _pack(self) -> None:
-        latest = np.array([self._counts, self._ticks, self._streaming], dtype=np.int64)
-        self._packed.append(latest)
+        latest = (self._counts, np.int32), (self._ticks, np.int64), (self._streaming, np.int32)
+        self._packed.append(tuple([np.array(column, dtype=size) for column, size in latest]))
         self._before += len(self._counts)
         self._counts, self._ticks, self._streaming = [], [], []
 
@@ -120,7 +120,9 @@ class StepLog:
     def _columns(self) -> tuple[NDArray[np.int64], ...]:
         """Run by run: steps, ticks of each, the end of the last, who streams."""
         self._pack()
-        counts, ticks, streaming = np.concatenate(self._packed, axis=1)
+        counts, ticks, streaming = (
+            np.concatenate(parts, dtype=np.int64) for parts in zip(*self._packed, strict=True)
+        )
         taken = counts * ticks
         if self._waits:
             places = np.fromiter(self._waits, dtype=np.int64)
