@@ -61,7 +61,7 @@ class StepLog:
         self._ticks: list[int] = []
         self._streaming: list[int] = []
         self._packed: list[tuple[NDArray[Any], ...]] = []
-        """The same before, in arrays."""
+        """The same before, in arrays of numbers as small as will do."""
         self._before = 0
         self._waits: dict[int, int] = {}
         """Ticks without a step before a run, by its place; of those that do not follow at once."""
@@ -95,8 +95,12 @@ class StepLog:
             self._pack()
 
     def _pack(self) -> None:
-        latest = (self._counts, np.int32), (self._ticks, np.int64), (self._streaming, np.int32)
-        self._packed.append(tuple([np.array(column, dtype=size) for column, size in latest]))
+        latest = self._counts, self._ticks, self._streaming
+        self._packed.append(
+            tuple(
+                [np.array(each, dtype=np.min_scalar_type(max(each, default=0))) for each in latest]
+            )
+        )
         self._before += len(self._counts)
         self._counts, self._ticks, self._streaming = [], [], []
 
