@@ -245,8 +245,11 @@ class BlockManager:
                 room = end
         if len(grown) > pool.free:
             return False
-        for table in grown:
-            table.blocks.append(pool.take_one())
+        if len(grown) == 1:
+            grown[0].blocks.append(pool.take_one())
+        elif grown:
+            for table, block in zip(grown, pool.take(len(grown)), strict=False):
+                table.blocks.append(block)
         holding.room = room
         return True
 
@@ -275,13 +278,14 @@ class BlockManager:
         """Give back what fell out of windows, before anything is taken."""
         drop_at, tables = NEVER, holding.tables
         gone: list[Blocks] = []
-        if holding.public < computed:
-            for peers in self.alike:
-                for first, stop in peers[0].drops(tables[peers[0].index], computed):
-                    self._disclose(holding, peers, first, stop, holding.told(computed))
+        told = holding.told(computed)
         for row in self._freeing:
             first_of_all = tables[row[0].index]
             ranges = row[0].drops(first_of_all, computed)
+            # Those who do not stand in a row are told of with the first of them.
+            if holding.public < told and row[0] is row[0].peers[0]:
+                for first, stop in ranges:
+                    self._disclose(holding, row[0].peers, first, stop, told)
             for group in row:
                 for first, stop in ranges:
                     gone.append(group.take_out(tables[group.index], first, stop))

@@ -6,9 +6,9 @@ plan is the list of those steps; arrays over all steps are made only if somebody
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence as SequenceOf
-
-import numpy as np
+from itertools import accumulate
 
 from sim.clock import to_ticks
 from sim.decode_run import DecodeRun, Priced, steps_up_to
@@ -18,9 +18,8 @@ from sim.paging.forecast import Forecast
 from sim.paging.groups import Group
 from sim.paging.manager import BlockManager, Holding
 from sim.paging.occupancy import Occupancy, Totals
-from sim.paging.reads import first_attended, reads_of_run
+from sim.paging.reads import reads_of_run
 from sim.paging.run import Members
-from sim.paging.sums import Ints
 from sim.schedulers.calendar import Ranked
 from sim.sequence import Sequence
 from sim.step import Reads
@@ -84,38 +83,49 @@ class _Window:
     nulls: entries of their tables that are null.
     """
 
-    __slots__ = ("_kind", "_short", "_skipped", "_window", "nulls")
+    __slots__ = ("_kind", "_short", "_skipped", "_summed", "_window", "nulls")
 
-    def __init__(self, layers: LayerGroup, size: int, lengths: Ints) -> None:
+    def __init__(self, layers: LayerGroup, size: int, lengths: list[int]) -> None:
         self._kind = layers.kind
-        self._window = layers.window
-        self._skipped = 0
-        self.nulls = 0
-        if layers.kind in ("swa", "chunked"):
-            first = first_attended(layers, lengths)
-            self.nulls = int((first // size).sum())
-            self._skipped = int(first.sum())
-        short = layers.window - 1 - lengths
-        self._short: Ints | None = short[short > 0] if layers.kind == "swa" else None
+        self._window = window = layers.window
+        self._skipped = self.nulls = 0
+        self._short: list[int] = []
+        """Steps, rising, after which those have a whole window who have less."""
+        if layers.kind == "swa":
+            for length in lengths:
+                if length >= window:
+                    self.nulls += (length - window + 1) // size
+                elif length < window - 1:
+                    self._short.append(window - 1 - length)
+            self._short.sort()
+        elif layers.kind == "chunked":
+            for length in lengths:
+                skipped = length // window * window
+                self._skipped += skipped
+                self.nulls += skipped // size
+        self._summed = [0, *accumulate(reversed(self._short))]
+        """Sums of the last none, one, two, ... of those."""
 
     def attended(self, context: int, n: int, first: int, stop: int) -> int:
         """Tokens that ``n`` sequences of ``context`` tokens see in steps ``first .. stop - 1``."""
         steps = stop - first
         if self._kind == "recurrent":
             return 0
-        if self._short is None:
+        if self._kind != "swa":
             grown = n * (steps * (first + stop + 1) // 2)
             return steps * (context - self._skipped) + grown
-        seen = steps * n * self._window
-        if len(self._short):
-            seen -= _falling(self._short, first, stop)
+        seen, short = steps * n * self._window, self._short
+        while first < stop:
+            i = bisect_right(short, first)
+            left = len(short) - i
+            if not left:
+                break
+            # Up to the step in which the next of them has a whole window.
+            until = min(stop, short[i])
+            steps = until - first
+            seen -= steps * self._summed[left] - left * (steps * (first + until - 1) // 2)
+            first = until
         return seen
-
-
-def _falling(numbers: Ints, first: int, stop: int) -> int:
-    """Sum of ``max(0, number - k)`` over all numbers, and k from ``first`` to ``stop - 1``."""
-    above, below = np.maximum(numbers - first, 0), np.maximum(numbers - stop, 0)
-    return int((above * (above + 1) - below * (below + 1)).sum()) // 2
 
 
 class _Visit:
@@ -230,10 +240,12 @@ class WindowRun(DecodeRun):
         layers, n = self._layers, self._n
         if not layers.even or self._windows_overlap():
             return None
-        lengths = lengths_of(self._seqs)
-        self._context = int(lengths.sum())
+        lengths: list[int] = lengths_of(self._seqs).tolist()
+        self._context = sum(lengths)
         self._windows = [_Window(kind, layers.size, lengths) for kind in layers.kinds]
-        self._spans, held = [], int((lengths // layers.size).sum()) + n
+        self._spans, held = [], n
+        for length in lengths:
+            held += length // layers.size
         free, first, spans = self._free, 0, Spans()
         cells: list[list[int]] = [[] for _ in layers.groups]
         end = _Visit(self.steps, [], 0)

@@ -359,6 +359,11 @@ class Paged(PagedOperations):
             return (self._totals.usage(self._occupancy),)
         return (self._occupancy.count(self._seqs.values()),)
 
+    def largest_free_run(self, cache: int = 0) -> int:
+        """All that is free: any block will do."""
+        del cache
+        return self.manager.pool.free * self._occupancy.block_cells
+
     @property
     def evictions(self) -> int:
         """Blocks taken while others could still have found them.
