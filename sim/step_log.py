@@ -96,10 +96,9 @@ class StepLog:
 
     def _pack(self) -> None:
         latest = self._counts, self._ticks, self._streaming
+        sizes = [np.min_scalar_type(max(column, default=0)) for column in latest]
         self._packed.append(
-            tuple(
-                [np.array(each, dtype=np.min_scalar_type(max(each, default=0))) for each in latest]
-            )
+            tuple(np.array(column, size) for column, size in zip(latest, sizes, strict=True))
         )
         self._before += len(self._counts)
         self._counts, self._ticks, self._streaming = [], [], []
