@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sim.compiled import mypyc_attr
 from sim.llamacpp.batch import Batch, Decodes, Refusal
 from sim.llamacpp.pending import Update
 from sim.llamacpp.ubatch import Ubatch
@@ -47,6 +48,7 @@ class CacheUsage:
     shared: int
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Memory(ABC):
     """One memory module: a cache, or several behind one face.
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from sim.llamacpp.cells import EMPTY, NOBODY, SHARED, Cells, Cellset, Mask
 from sim.llamacpp.sizes import MAX_SEQ
+from sim.llamacpp.spans import Spans
 from sim.llamacpp.window import Window
 
 Limits = NDArray[np.int32]
@@ -59,9 +60,9 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
         if head + n <= size and not np.count_nonzero(owner[head : head + n] != EMPTY):
             return np.arange(head, head + n)
     found, missing = [], n
-    # What the fill makes likely to be enough, or what mostly is; it then doubles.
-    width = 4 * n if limit is not None else n * size // (size - cells.used) + n // 4
-    width += 64
+    # What the fill makes likely to be enough; then what the cells seen so far do.
+    free = size - (cells.used if limit is None else _seen(cells.spans, limit))
+    width = n * size // max(free, n) + n // 4 + 64
     for begin, end in ((head, size), (0, head)):
         start = begin
         while start < end:
@@ -72,9 +73,14 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
                 missing -= taken.size
                 if missing == 0:
                     return found[0] if len(found) == 1 else np.concatenate(found)
+            width = min(2 * width, missing * width // max(taken.size, 1) + missing // 4 + 64)
             start = stop
-            width *= 2
     return None
+
+
+def _seen(spans: Spans, limit: Limits) -> int:
+    """About how many cells cannot be taken: each sequence's positions above its limit."""
+    return int(np.minimum(spans.count, spans.hi - limit[:MAX_SEQ]).sum())
 
 
 def find_contiguous(cells: Cells, limit: Limits | None, head: int, n: int) -> Cellset | None:

@@ -100,7 +100,8 @@ class Spans:
 
     def append_each(self, seqs: NDArray[np.intp], firsts: Counts) -> None:
         """Every one of the distinct ``seqs`` also holds the position in ``firsts`` now."""
-        if self.all_regular and not (self.hi[seqs] + 1 != firsts).any():
+        if not np.count_nonzero(self.hi[seqs] + 1 != firsts):
+            # Those that are stale are taken from the cells anyway; irregular ones stay so.
             self.hi[seqs] = firsts
             self.count[seqs] += 1
             return

@@ -102,7 +102,7 @@ class WindowedRun:
         need = (n - self._step) * self._width
         now = self._limits_at(self._step) if self._step else self._limits
         last = self._limits_at(n - 1) if n > 1 else now
-        reach = 4 * need + 256
+        reach = 8 * need + 256
         while True:
             stop = min(start + reach, self._size)
             owner, pos = self._owner[start:stop], self._pos[start:stop]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.budget import Budget
+from sim.compiled import mypyc_attr
 from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
 from sim.llamacpp.batch import Batch, Decodes, Refusal
@@ -51,6 +52,7 @@ NEVER = 1 << 60
 """More steps than any run has, more cells than any cache."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class LlamaPolicy(LlamaOperations):
     """A context of llama.cpp as a policy; subclasses say which caches it has.
 

@@ -6,11 +6,13 @@ import heapq
 from abc import abstractmethod
 from typing import Any
 
+from sim.compiled import mypyc_attr
 from sim.llamacpp.context import Context
 from sim.llamacpp.memory import Memory
 from sim.policies.base import Policy
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class LlamaOperations(Policy):
     """Passes every operation on to the engine's memory, under the sequence's own id there."""
 

@@ -205,7 +205,6 @@ def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Count:
         held = cache.streams[0].spans.count[seqs]
     else:
         held = np.array([_held_alone(cache.streams[cache.stream_of(s)], s) for s in seqs.tolist()])
-    step = np.arange(1, steps + 1)
     before = cache.window.seen_by_next(firsts - 1)
     if isinstance(before, int):
         # A window that slides has as many cells of a sequence as it has tokens, up to its size.
@@ -213,8 +212,9 @@ def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Count:
         room = room[room > 0]
         if not room.size or room.min() >= steps:
             return room.size
-        grown: Ints = np.minimum(room[:, None], step).sum(axis=0)
+        grown: Ints = np.minimum(room[:, None], np.arange(1, steps + 1)).sum(axis=0)
         return grown
+    step = np.arange(1, steps + 1)
     after = np.minimum(held[:, None] + step, cache.window.seen_by_next(firsts[:, None] - 1 + step))
     rises: Ints = (after - np.minimum(held, before)[:, None]).sum(axis=0)
     return rises
