@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_clocks import CrookedTime, FlatTime
 
 from sim.metrics import Objectives, request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of
 from sim.simulation import Simulation
-from sim.timing.base import TimeModel
 from workloads.errors import InputError
 from workloads.request import Request, Traffic, Workload
 
@@ -47,29 +47,6 @@ class ListedTraffic(Traffic):
             return []
         self._requests[follow_up].arrival = at + 1
         return [self._requests[follow_up]]
-
-
-class FlatTime(TimeModel):
-    """A second a step and an eighth for each token; swapping takes two seconds."""
-
-    name = "flat"
-
-    @classmethod
-    def of(cls, budget, hardware, path):
-        return cls()
-
-    def seconds(self, work):
-        return 1.0 + 0.125 * work.tokens + 0.0 * work.decode_context
-
-    def swap_seconds(self, n_bytes, to_host):
-        return 2.0
-
-
-class CrookedTime(FlatTime):
-    """Every step takes another time, none of them a whole number of ticks."""
-
-    def seconds(self, work):
-        return 0.001 + 1e-6 * work.tokens + 1e-7 * work.decode_context / 3.0
 
 
 def simulate(workload, budget, policy="contiguous", model=None, options=None, **simulation):

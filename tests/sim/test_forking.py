@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up_clocks import CrookedTime
 
 from sim.beams import Ancestry, replacements
 from sim.metrics import (
@@ -17,24 +18,7 @@ from sim.metrics import (
 )
 from sim.plugins import policy_of, scheduler_of
 from sim.simulation import Simulation
-from sim.timing.base import TimeModel
 from workloads.request import Request, Traffic, Workload
-
-
-class UnevenTime(TimeModel):
-    """Step times that depend on tokens and contexts and are no whole numbers of ticks."""
-
-    name = "uneven"
-
-    @classmethod
-    def of(cls, budget, hardware, path):
-        return cls()
-
-    def seconds(self, work):
-        return 0.001 + 1e-6 * work.tokens + 1e-7 * work.decode_context / 3.0
-
-    def swap_seconds(self, n_bytes, to_host):
-        return 0.01
 
 
 class Listed(Workload):
@@ -52,7 +36,9 @@ class Listed(Workload):
 def simulate(requests, budget, policy="paged", scheduler=None, **simulation):
     policy = policy_of(policy, budget)
     scheduler = scheduler_of("vllm", policy, scheduler)
-    return Simulation(Listed(requests), policy, scheduler, UnevenTime(), **simulation).run()
+    return Simulation(
+        Listed(requests), policy, scheduler, CrookedTime(swap_s=0.01), **simulation
+    ).run()
 
 
 def searching(id, arrival, prompt, output, width, path=None):

@@ -5,13 +5,13 @@ from collections import deque
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_clocks import FlatTime
 
 from sim.metrics import request_columns
 from sim.policies.paged import Paged
 from sim.schedulers.vllm import VllmScheduler
 from sim.schedulers.vllm_async import AsyncVllmScheduler
 from sim.simulation import Simulation
-from sim.timing.base import TimeModel
 from workloads.request import Request, Traffic, Workload
 from workloads.traces.base import Stream
 
@@ -28,26 +28,12 @@ class Listed(Workload):
         return Stream(Request(i, *each) for i, each in enumerate(self.requests))
 
 
-class Exact(TimeModel):
-    """Whole eighths of a second, so that plain additions are exact."""
-
-    name = "exact"
-
-    @classmethod
-    def of(cls, budget, hardware, path):
-        return cls()
-
-    def seconds(self, work):
-        return 1.0 + 0.125 * work.tokens + 0.0 * work.decode_context
-
-    def swap_seconds(self, n_bytes, to_host):
-        return 0.0
-
-
 def simulated(requests, budget, cls=AsyncVllmScheduler, **options):
     policy = Paged(budget)
     limits = VllmScheduler.Options(max_seqs=MAX_SEQS, max_batched_tokens=BUDGET, max_model_len=400)
-    simulation = Simulation(Listed(requests), policy, cls(policy, limits), Exact(), **options)
+    simulation = Simulation(
+        Listed(requests), policy, cls(policy, limits), FlatTime(swap_s=0.0), **options
+    )
     recorder = simulation.run().recorder
     assert not list(policy.holders())
     policy.check_integrity()

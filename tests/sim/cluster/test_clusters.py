@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_clocks import CrookedTime, FlatTime
 
 from sim.cluster.disaggregated import prompt_bytes
 from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts, Plan
 from sim.metrics import Objectives, request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of
 from sim.simulation import Simulation
-from sim.timing.base import TimeModel
 from workloads.errors import InputError
 from workloads.request import Request, Traffic, Workload
 
@@ -53,29 +53,6 @@ class ListedTraffic(Traffic):
 
 def listed(*given: tuple[float, int, int]) -> Listed:
     return Listed([{"arrival": t, "prompt": p, "output": o} for t, p, o in given])
-
-
-class FlatTime(TimeModel):
-    """A second a step and an eighth for each token; swapping takes two seconds."""
-
-    name = "flat"
-
-    @classmethod
-    def of(cls, budget, hardware, path):
-        return cls()
-
-    def seconds(self, work):
-        return 1.0 + 0.125 * work.tokens + 0.0 * work.decode_context
-
-    def swap_seconds(self, n_bytes, to_host):
-        return 2.0
-
-
-class CrookedTime(FlatTime):
-    """Every step takes another time, none of them a whole number of ticks."""
-
-    def seconds(self, work):
-        return 0.001 + 1e-6 * work.tokens + 1e-7 * work.decode_context / 3.0
 
 
 class EvenTime(FlatTime):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_clocks import FlatTime
 
 from sim.budget import Budget
 from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts, Plan
@@ -14,7 +15,6 @@ from sim.plugins import policy_of, scheduler_of
 from sim.sequence import Sequence
 from sim.state import StateSpec
 from sim.step import Run, Step
-from sim.timing.base import TimeModel
 from workloads.request import Request, Traffic, Workload
 
 STATE = LayerSpec(state=StateSpec(kind="mamba", d_inner=64, d_state=8, d_conv=4, dt_rank=4))
@@ -70,23 +70,6 @@ class ListedTraffic(Traffic):
 
     def arrivals(self):
         return iter(self._requests)
-
-
-class FlatTime(TimeModel):
-    """A second a step and an eighth for each token."""
-
-    name = "flat"
-    sees_prefills = False
-
-    @classmethod
-    def of(cls, budget, hardware, path):
-        return cls()
-
-    def seconds(self, work):
-        return 1.0 + 0.125 * work.tokens + 0.0 * work.decode_context
-
-    def swap_seconds(self, n_bytes, to_host):
-        return 2.0
 
 
 def simulate(requests, budget, plan, policy, options, exact_steps=False):

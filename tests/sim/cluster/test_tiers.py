@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_clocks import FlatTime
 
 from sim.budget import Budget
 from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts, Plan
@@ -17,7 +18,6 @@ from sim.metrics import request_columns, timeline_columns
 from sim.model_files.lookup import model_of
 from sim.plugins import scheduler_of
 from sim.policies.paged import Paged
-from sim.timing.base import TimeModel
 from workloads.errors import InputError
 from workloads.request import Request, Traffic, Workload
 
@@ -46,29 +46,13 @@ def ask(arrival: float, prompt: int, output: int = 1, shared: int = 0, private: 
     return {"arrival": arrival, "prompt": prompt, "output": output, "path": path}
 
 
-class FlatTime(TimeModel):
-    """A second a step and an eighth for each token."""
-
-    name = "flat"
-
-    @classmethod
-    def of(cls, budget, hardware, path):
-        return cls()
-
-    def seconds(self, work):
-        return 1.0 + 0.125 * work.tokens + 0.0 * work.decode_context
-
-    def swap_seconds(self, n_bytes, to_host):
-        return 0.0
-
-
 def simulate(requests, budget, plans, replicas=1, exact_steps=False, **options) -> FinishedCluster:
     pools = Pools()
 
     def make(env) -> Parts:
         tiers = Tiers(env, budget, plans, CHUNK, pools)
         policy = TieredPaged(budget, Paged.Options(block_size=4, **options), tiers)
-        return Parts(policy, scheduler_of("vllm", policy), FlatTime(), tiers)
+        return Parts(policy, scheduler_of("vllm", policy), FlatTime(swap_s=0.0), tiers)
 
     plan = Plan(replicas=replicas)
     return ClusterSimulation(Listed(requests), make, plan, exact_steps=exact_steps).run()

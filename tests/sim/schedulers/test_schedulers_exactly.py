@@ -8,11 +8,11 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_clocks import CrookedTime
 
 from sim.metrics import Objectives, request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of
 from sim.simulation import Simulation
-from sim.timing.base import TimeModel
 from workloads.request import Request, Traffic, Workload
 
 LLAMA = [
@@ -50,22 +50,6 @@ CASES: list[tuple[str, dict[str, Any], list[tuple[str, str, dict[str, Any]]]]] =
     ("slo", {"ttft_s": {"default": 0.1, "batch": 10.0}}, ANY),
 ]
 PAIRS = [(name, options, *policy) for name, options, policies in CASES for policy in policies]
-
-
-class CrookedTime(TimeModel):
-    """Every step takes another time, none of them a whole number of ticks."""
-
-    name = "crooked"
-
-    @classmethod
-    def of(cls, budget, hardware, path):
-        return cls()
-
-    def seconds(self, work):
-        return 0.001 + 1e-6 * work.tokens + 1e-7 * work.decode_context / 3.0
-
-    def swap_seconds(self, n_bytes, to_host):
-        return 0.002
 
 
 @dataclass
@@ -143,7 +127,7 @@ def test_runs_of_steps_give_the_same_bits_as_single_steps(budget_of, pair, reque
                 Listed(requests),
                 cache,
                 chosen,
-                CrookedTime(),
+                CrookedTime(swap_s=0.002),
                 exact_steps=exact_steps,
                 with_maps=True,
             )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from made_up_clocks import FlatTime
 
 from sim.checking import CheckedRun
 from sim.drafter import Drafter, DraftModel, Heads
@@ -19,7 +20,6 @@ from sim.sequence import Sequence
 from sim.simulation import Simulation
 from sim.speculation import Speculation, constant_rates, rates_of
 from sim.state import StateSpec
-from sim.timing.base import TimeModel
 from workloads.errors import InputError
 from workloads.request import Request, Traffic, Workload
 from workloads.traces.base import Stream
@@ -51,29 +51,15 @@ class Listed(Workload):
         return Stream(Request(i, *each) for i, each in enumerate(self.requests))
 
 
-class Eighths(TimeModel):
-    """A second a step and an eighth a token, so that plain additions are exact."""
-
-    name = "eighths"
-
-    @classmethod
-    def of(cls, budget, hardware, path):
-        return cls()
-
-    def seconds(self, work):
-        return 1.0 + 0.125 * work.tokens + 0.0 * work.decode_context
-
-    def swap_seconds(self, n_bytes, to_host):
-        return 0.25
-
-
 def simulated(requests, budget, rates, policy="paged", scheduler="vllm", **given):
     options = {name: given.pop(name) for name in ("options", "limits") if name in given}
     drafts = {name: given.pop(name) for name in ("seed", "drafter", "lookahead") if name in given}
     cache = policy_of(policy, budget, options.get("options"))
     chosen = scheduler_of(scheduler, cache, options.get("limits"))
     chosen.speculate(Speculation(rates, **drafts))
-    recorder = Simulation(Listed(requests), cache, chosen, Eighths(), **given).run().recorder
+    recorder = (
+        Simulation(Listed(requests), cache, chosen, FlatTime(swap_s=0.25), **given).run().recorder
+    )
     cache.check_integrity()
     chosen.forget()
     assert not list(cache.holders())
@@ -374,7 +360,7 @@ def test_beams_are_not_drafted_for(budget_of):
         def traffic(self):
             return Stream(iter(requests))
 
-    recorder = Simulation(Both(), policy, scheduler, Eighths()).run().recorder
+    recorder = Simulation(Both(), policy, scheduler, FlatTime(swap_s=0.25)).run().recorder
     assert recorder.counts["output_tokens"] == 3 * 12 + 2 * 12
     # Two samples, each with 11 tokens after the first, of 3 + 1 a step.
     assert scheduler.counts["drafts"] == 2 * 3
@@ -416,7 +402,7 @@ def test_heads_cost_a_share_of_the_step(budget_of):
 
 def test_a_draft_model_takes_a_pass_for_each_further_token(budget_of):
     budget = budget_of()
-    clock = Eighths()
+    clock = FlatTime(swap_s=0.25)
     recorder, _ = simulated(
         [(0.0, 8, 10)], budget, (1.0,) * 3, drafter=DraftModel(budget.model, clock)
     )
