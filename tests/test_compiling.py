@@ -19,6 +19,7 @@ RUNS = [
     ["--policies", "paged", "--workload", "chat", "--requests", "60"],
     ["--policies", "paged", "--workload", "agent", "--requests", "20", "--model", "gemma-3-12b"],
     ["--policies", "ring", "--workload", "sharegpt", "--requests", "40"],
+    ["--policies", "iswa", "--workload", "sharegpt", "--requests", "40", "--model", "gemma-3-12b"],
     ["--policies", "radix", "--workload", "few-shot", "--requests", "40"],
     ["--policies", "contiguous", "--workload", "beam-search", "--requests", "10"],
 ]

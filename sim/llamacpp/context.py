@@ -10,7 +10,7 @@ import numpy as np
 from sim.llamacpp.batch import Batch, Decodes, Refusal, refusal_of
 from sim.llamacpp.build import memory_for
 from sim.llamacpp.cells import Cellset
-from sim.llamacpp.decode_run import DecodeRun
+from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.errors import EngineAborts, StateMismatch
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.memory import CacheUsage, Placed
@@ -76,7 +76,7 @@ class Context:
             return DecodeResult(1, placed, update)
         return DecodeResult(0, None, update, placed)
 
-    def plan_decode_run(self, seqs: list[int], n: int) -> dict[str, DecodeRun]:
+    def plan_decode_run(self, seqs: list[int], n: int) -> dict[str, CellRun]:
         """Up to ``n`` decodes of one next token of every sequence, planned at once.
 
         Every cache's plan has the same number of steps; none (an empty dict) where the next decode
@@ -92,7 +92,7 @@ class Context:
         plan = self.memory.plan_decode_run(Decodes(np.array(seqs, dtype=np.intp), firsts), n)
         return plan if min(run.steps for run in plan.values()) else {}
 
-    def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
+    def apply_decode_run(self, plan: dict[str, CellRun], steps: int) -> None:
         """Carry out the first ``steps`` decodes of a plan made for the context as it is."""
         self.memory.apply_decode_run(plan, steps)
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Table = NDArray[np.intp]
 
 
-class DecodeRun:
+class CellRun:
     """A plan: step j writes position ``firsts[b] + j`` of sequence ``seqs[b]`` to ``cells[j, b]``.
 
     decodes: the first step. lost: whose cell that was (`EMPTY` if nobody's), shape as ``cells``;
@@ -44,14 +44,14 @@ class DecodeRun:
         self.steps = len(cells)
 
 
-def plan_decode_run(cache: KVCache, decodes: Decodes, n: int) -> DecodeRun:
+def plan_decode_run(cache: KVCache, decodes: Decodes, n: int) -> CellRun:
     """Up to ``n`` steps; fewer, possibly 0, where the next one has to be made singly.
 
     The sequences are distinct, their ids valid. No step is planned where a sequence's next position
     does not follow what it has here, or where B > 1 tokens need consecutive cells. Nothing changes.
     """
     width = decodes.seqs.size
-    nothing = DecodeRun(decodes, np.empty((0, width), np.intp))
+    nothing = CellRun(decodes, np.empty((0, width), np.intp))
     if n <= 0 or width == 0 or (cache.slots == "contiguous" and width > 1 and cache.n_stream == 1):
         return nothing
     if cache.n_stream == 1:
@@ -61,7 +61,7 @@ def plan_decode_run(cache: KVCache, decodes: Decodes, n: int) -> DecodeRun:
     if np.count_nonzero((following != decodes.firsts) & (following != 0)):
         return nothing
     if cache.n_stream == 1:
-        return DecodeRun(decodes, *_plan_stream(cache, 0, decodes, n))
+        return CellRun(decodes, *_plan_stream(cache, 0, decodes, n))
     lanes = [
         _plan_stream(cache, seq, Decodes(decodes.seqs[b : b + 1], decodes.firsts[b : b + 1]), n)
         for b, seq in enumerate(decodes.seqs.tolist())
@@ -69,7 +69,7 @@ def plan_decode_run(cache: KVCache, decodes: Decodes, n: int) -> DecodeRun:
     steps = min(len(taken) for taken, _ in lanes)
     cells = np.concatenate([taken[:steps] for taken, _ in lanes], axis=1)
     whose = [each[:steps] for _, each in lanes if each is not None]
-    return DecodeRun(decodes, cells, np.concatenate(whose, axis=1) if whose else None)
+    return CellRun(decodes, cells, np.concatenate(whose, axis=1) if whose else None)
 
 
 def _plan_stream(cache: KVCache, stream: int, decodes: Decodes, n: int) -> tuple[Table, Ids | None]:
@@ -111,7 +111,7 @@ def _goes_back(order: Table, used: int, width: int) -> Table:
     return done[heads > used + (done + 2) * width]
 
 
-def apply_decode_run(cache: KVCache, plan: DecodeRun, steps: int) -> None:
+def apply_decode_run(cache: KVCache, plan: CellRun, steps: int) -> None:
     """Carry out the first ``steps`` steps of a plan made for the cache as it is."""
     if steps == 0:
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.llamacpp.batch import Batch, Decodes, Refusal
-from sim.llamacpp.decode_run import DecodeRun
+from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.iswa import ISWACache
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.memory import Memory, Placed
@@ -61,14 +61,14 @@ class HybridCache(Memory):
         placement = self.attention.prepare(ubatches)
         return None if placement is None else {self.attention.name: placement}
 
-    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, DecodeRun]:
+    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, CellRun]:
         """The steps that both halves can plan."""
         states = self.recurrent.plan_decode_run(decodes, n)
         steps = states[self.recurrent.name].steps
         plan = self.attention.plan_decode_run(decodes, steps)
         return plan | states
 
-    def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
+    def apply_decode_run(self, plan: dict[str, CellRun], steps: int) -> None:
         """Carry out the first ``steps`` steps in both."""
         self.attention.apply_decode_run(plan, steps)
         self.recurrent.apply_decode_run(plan, steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim.llamacpp.batch import Batch, Decodes, Refusal
-from sim.llamacpp.decode_run import DecodeRun
+from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.memory import Memory, Placed
 from sim.llamacpp.pending import Update
@@ -68,13 +68,13 @@ class ISWACache(Memory):
             return None
         return {self.base.name: base, self.swa.name: swa}
 
-    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, DecodeRun]:
+    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, CellRun]:
         """The steps that both caches can plan."""
         plan = self.base.plan_decode_run(decodes, n)
         steps = plan[self.base.name].steps
         return plan | self.swa.plan_decode_run(decodes, steps)
 
-    def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
+    def apply_decode_run(self, plan: dict[str, CellRun], steps: int) -> None:
         """Carry out the first ``steps`` steps in both."""
         self.base.apply_decode_run(plan, steps)
         self.swa.apply_decode_run(plan, steps)

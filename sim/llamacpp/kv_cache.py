@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.llamacpp.batch import Batch, Decodes, Refusal
 from sim.llamacpp.cells import EMPTY, Cells, Cellset, Snapshot
-from sim.llamacpp.decode_run import DecodeRun, apply_decode_run, plan_decode_run
+from sim.llamacpp.decode_run import CellRun, apply_decode_run, plan_decode_run
 from sim.llamacpp.defrag import is_fragmented, moves_by_sequence, moves_into_holes
 from sim.llamacpp.errors import StrictRefusal
 from sim.llamacpp.integrity import check_cells
@@ -236,11 +236,11 @@ class KVCache(Streams):
             step.purged.append((stream, cells.snapshot(gone)))
             self.seq_rm(seq, lowest, highest + 1)
 
-    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, DecodeRun]:
+    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, CellRun]:
         """See `Memory.plan_decode_run`; a closed form, whatever ``n``."""
         return {self.name: plan_decode_run(self, decodes, n)}
 
-    def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
+    def apply_decode_run(self, plan: dict[str, CellRun], steps: int) -> None:
         """Carry out the first ``steps`` steps of a plan just made."""
         apply_decode_run(self, plan[self.name], steps)
 

@@ -12,7 +12,7 @@ from sim.llamacpp.pending import Update
 from sim.llamacpp.ubatch import Ubatch
 
 if TYPE_CHECKING:
-    from sim.llamacpp.decode_run import DecodeRun
+    from sim.llamacpp.decode_run import CellRun
     from sim.llamacpp.kv_cache import KVCache
     from sim.llamacpp.placement import Slot
     from sim.llamacpp.recurrent import RecurrentCache, StateSlot
@@ -72,7 +72,7 @@ class Memory(ABC):
         """
 
     @abstractmethod
-    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, DecodeRun]:
+    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, CellRun]:
         """Up to ``n`` decode steps, each one token of every sequence, planned at once.
 
         ``decodes`` is the first of them. Nothing changes. Every cache plans the same
@@ -80,7 +80,7 @@ class Memory(ABC):
         """
 
     @abstractmethod
-    def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
+    def apply_decode_run(self, plan: dict[str, CellRun], steps: int) -> None:
         """Carry out the first ``steps`` steps of a plan just made."""
 
     @abstractmethod

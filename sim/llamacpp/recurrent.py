@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.llamacpp.batch import Batch, Decodes, Refusal
 from sim.llamacpp.cells import EMPTY
-from sim.llamacpp.decode_run import DecodeRun
+from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.errors import EngineAborts, IntegrityError
 from sim.llamacpp.geometry import RecurrentGeometry
 from sim.llamacpp.kv_cache import KVCache
@@ -146,14 +146,14 @@ class RecurrentCache(Memory):
             self.cells.sources[cell] = cell
         return StateSlot(first, copies, last - first + 1)
 
-    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, DecodeRun]:
+    def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, CellRun]:
         """All ``n`` steps, once the arrangement of the states has settled; else none."""
         groups = split_singles(decodes.seqs.tolist(), self.sequential)
         settled = all(self.cells.is_settled(group) for group in groups)
         no_cells = np.empty((n if settled else 0, 0), np.intp)
-        return {self.name: DecodeRun(decodes, no_cells)}
+        return {self.name: CellRun(decodes, no_cells)}
 
-    def apply_decode_run(self, plan: dict[str, DecodeRun], steps: int) -> None:
+    def apply_decode_run(self, plan: dict[str, CellRun], steps: int) -> None:
         """Carry out ``steps`` steps: only positions and the head change."""
         run, cells = plan[self.name], self.cells
         if not steps:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sim.decode_run import DecodeRun, Stretch
 from sim.llamacpp.cells import EMPTY, Cells
-from sim.llamacpp.decode_run import DecodeRun as CellRun
+from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.sizes import CELL_PAD, padded
 from sim.policies.llamacpp_usage import Ints
