@@ -26,6 +26,12 @@ def parts_of(path: PrefixPath, size: int, first: int, stop: int) -> list[Part]:
     parts: list[Part] = []
     if first >= stop:
         return parts
+    if first:
+        # It is mostly near the end.
+        begin = len(path) - 1
+        while begin and path[begin - 1][1] // size > first:
+            begin -= 1
+        path = path[begin:]
     for branch, end in path:
         until = end // size
         if until > first:

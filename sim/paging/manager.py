@@ -319,13 +319,15 @@ class BlockManager:
         parts = parts_of(holding.path, peers[0].size, first, stop)
         if not parts:
             return
-        n = len(peers)
-        blocks = holding.tables[peers[0].index].blocks[first:stop]
-        if n > 1:
-            blocks, own = [0] * (n * len(blocks)), blocks
-            blocks[::n] = own
-            for i in range(1, n):
-                blocks[i::n] = holding.tables[peers[i].index].blocks[first:stop]
+        n, tables = len(peers), holding.tables
+        if n == 1:
+            blocks = tables[peers[0].index].blocks[first:stop]
+        elif stop == first + 1:
+            blocks = [tables[group.index].blocks[first] for group in peers]
+        else:
+            blocks = [0] * (n * (stop - first))
+            for i, group in enumerate(peers):
+                blocks[i::n] = tables[group.index].blocks[first:stop]
         if holding.forked:
             blocks = [0 if self.pool.is_found(block) else block for block in blocks]
         peers[0].publish(parts, blocks)

@@ -257,7 +257,9 @@ class BlockPool:
         """Let ``blocks``, held ones on no shelf or null, be found as entries from ``first`` on."""
         shelf = self._shelf(number, first)
         shelf_of, entry_of = self._shelf_of, self._entry_of
-        if not shelf.put(first, blocks):
+        if len(shelf.blocks) == first - shelf.first:
+            shelf.blocks += blocks
+        elif not shelf.put(first, blocks):
             for entry, block in enumerate(blocks, first):
                 if block:
                     shelf.put_one(entry, block)

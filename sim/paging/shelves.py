@@ -25,9 +25,6 @@ class Shelf:
     def put(self, first: int, blocks: list[int]) -> bool:
         """Add blocks from entry ``first`` on; False, with nothing done, where others stand."""
         at, there = self._place(first), self.blocks
-        if at == len(there):
-            there += blocks
-            return True
         stop = at + len(blocks)
         if any(there[at:stop]):
             return False
