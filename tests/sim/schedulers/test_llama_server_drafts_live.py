@@ -9,19 +9,12 @@ drafts one is chance.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from typing import Any
-
 import pytest
+import real_llama_server
 
-from backends.conformance.llamacpp_models import TINY_MODELS
 from sim.budget import Budget
 from sim.drafter import DraftModel
 from sim.hardware import hardware_of
-from sim.layers import AttentionSpec, LayerSpec
-from sim.model import ModelSpec
 from sim.plugins import policy_of, scheduler_of
 from sim.sequence import Sequence
 from sim.speculation import Speculation
@@ -33,21 +26,6 @@ pytest.importorskip("xllamacpp", reason="needs the extra 'conformance'")
 pytest.importorskip("gguf", reason="needs the extra 'conformance'")
 
 SERVER = """
-import json, random, sys
-from pathlib import Path
-import xllamacpp
-from backends.recorder.tiny_models import write_model
-asked = json.loads(sys.argv[1])
-path = Path(asked["folder"]) / "model.gguf"
-write_model(asked["model"], path, 1)
-params = xllamacpp.CommonParams()
-params.model.path = str(path)
-params.warmup = params.fit_params = False
-params.n_gpu_layers = 0
-params.verbosity = 0
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-for name, value in asked["params"].items():
-    setattr(params, name, value)
 speculative = params.speculative
 speculative.types = [xllamacpp.common_speculative_type.COMMON_SPECULATIVE_TYPE_DRAFT_SIMPLE]
 speculative.synth_rates = asked["rates"]
@@ -83,43 +61,9 @@ print(json.dumps(served))
 """
 
 
-def served_by_the_engine(folder, **asked: Any) -> list[dict]:
-    done = subprocess.run(
-        [sys.executable, "-c", SERVER, json.dumps({"folder": str(folder), **asked})],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def model_like(name: str) -> ModelSpec:
-    """The same layers, as far as their caches show."""
-    geometry = TINY_MODELS[name]
-    layers = []
-    for part, kind, window in (
-        (geometry.full, "full", None),
-        (geometry.swa, "swa", geometry.window.n),
-    ):
-        if part is not None:
-            heads, dim = part.k_width // part.head_dim, part.head_dim
-            attention = AttentionSpec(
-                heads=heads,
-                kv_heads=heads,
-                head_dim_k=dim,
-                head_dim_v=dim,
-                kind=kind,
-                window=window,
-            )
-            layers += [LayerSpec(attention=attention)] * part.layers
-    return ModelSpec(name, tuple(layers), hidden=128, vocab=100)
-
-
 def served_here(served, rates, policy, unified, model):
     """Found, drafted, accepted and generated tokens of the same requests, one after the other."""
-    spec = model_like(model)
+    spec = real_llama_server.model_like(model)
     slot = 512 if unified else 256
     size = 512 * spec.token_bytes()
     budget = Budget(spec, size, max_seqs=2, max_batched_tokens=128, max_model_len=slot)
@@ -165,7 +109,8 @@ def test_drafts_and_accepts_as_the_engine(tmp_path, model, policy, unified, seed
         "cache_ram_mib": 0,
         "n_ctx_checkpoints": 0,
     }
-    served = served_by_the_engine(tmp_path, model=model, seed=seed, rates=rates, params=params)
+    asked = {"model": model, "seed": seed, "rates": rates, "params": params}
+    served = real_llama_server.served(SERVER, folder=str(tmp_path), **asked)
     expected = [(each["found"], each["drafted"], each["accepted"], each["n"]) for each in served]
     assert served_here(served, rates, policy, unified, model) == expected
     assert sum(each["drafted"] for each in served) > 100

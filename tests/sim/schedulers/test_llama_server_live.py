@@ -7,22 +7,14 @@ found in its caches (``cache_n``) is what the scheduler must find: slots, checkp
 
 from __future__ import annotations
 
-import json
 import random
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
+import real_llama_server
 
-from backends.conformance.llamacpp_models import TINY_MODELS
 from sim.budget import Budget
-from sim.layers import AttentionSpec, LayerSpec
-from sim.model import ModelSpec
 from sim.plugins import policy_of, scheduler_of
 from sim.sequence import Sequence
-from sim.state import StateSpec
 from workloads.prefix import PrefixTree
 from workloads.request import Request
 
@@ -30,21 +22,6 @@ pytest.importorskip("xllamacpp", reason="needs the extra 'conformance'")
 pytest.importorskip("gguf", reason="needs the extra 'conformance'")
 
 SERVER = """
-import json, random, sys
-from pathlib import Path
-import xllamacpp
-from backends.recorder.tiny_models import write_model
-asked = json.loads(sys.argv[1])
-path = Path(asked["folder"]) / "model.gguf"
-write_model(asked["model"], path, 1)
-params = xllamacpp.CommonParams()
-params.model.path = str(path)
-params.warmup = params.fit_params = False
-params.n_gpu_layers = 0
-params.verbosity = 0
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
-for name, value in asked["params"].items():
-    setattr(params, name, value)
 server = xllamacpp.Server(params)
 rng = random.Random(asked["seed"])
 served = []
@@ -76,42 +53,6 @@ print(json.dumps(served))
 """
 
 
-def served_by_the_engine(model: str, seed: int, folder: Path, **params: Any) -> list[dict]:
-    asked = {"model": model, "seed": seed, "folder": str(folder), "requests": 20, "params": params}
-    done = subprocess.run(
-        [sys.executable, "-c", SERVER, json.dumps(asked)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def model_like(name: str) -> ModelSpec:
-    """The same layers, as far as their caches show."""
-    geometry = TINY_MODELS[name]
-    layers = []
-    for part, kind in ((geometry.full, "full"), (geometry.swa, "swa")):
-        if part is not None:
-            window = geometry.window.n if kind == "swa" else None
-            heads, head = part.k_width // part.head_dim, part.head_dim
-            attention = AttentionSpec(
-                heads=heads,
-                kv_heads=heads,
-                head_dim_k=head,
-                head_dim_v=head,
-                kind=kind,
-                window=window,
-            )
-            layers += [LayerSpec(attention=attention)] * part.layers
-    if geometry.recurrent:
-        state = StateSpec(kind="mamba", d_inner=256, d_conv=4, d_state=8, dt_rank=8)
-        layers += [LayerSpec(state=state)] * geometry.recurrent.layers
-    return ModelSpec(name, tuple(layers), hidden=128, vocab=100)
-
-
 @pytest.mark.parametrize(
     ("model", "policy", "unified", "cache_ram"),
     [
@@ -129,20 +70,19 @@ def model_like(name: str) -> ModelSpec:
 def test_finds_as_many_tokens_as_the_engine(tmp_path, model, policy, unified, cache_ram):
     seed = random.SystemRandom().randrange(1 << 30)
     print(f"seed {seed}")
-    served = served_by_the_engine(
-        model,
-        seed,
-        tmp_path,
-        n_ctx=2048,
-        n_parallel=2,
-        kv_unified=unified,
-        n_batch=128,
-        n_ubatch=64,
-        n_ctx_checkpoints=4,
-        checkpoint_min_step=100,
-        cache_ram_mib=cache_ram,
-    )
-    spec = model_like(model)
+    params = {
+        "n_ctx": 2048,
+        "n_parallel": 2,
+        "kv_unified": unified,
+        "n_batch": 128,
+        "n_ubatch": 64,
+        "n_ctx_checkpoints": 4,
+        "checkpoint_min_step": 100,
+        "cache_ram_mib": cache_ram,
+    }
+    asked = {"model": model, "seed": seed, "requests": 20, "params": params}
+    served = real_llama_server.served(SERVER, folder=str(tmp_path), **asked)
+    spec = real_llama_server.model_like(model)
     size = 2048 * spec.token_bytes() + 2 * spec.state_bytes
     slot = 2048 if unified else 1024
     budget = Budget(spec, size, max_seqs=2, max_batched_tokens=128, max_model_len=slot)
