@@ -191,7 +191,7 @@ class Cells:
             self.shift[cells] = 0
         self.used += cells.size
         if self._top < self.size:
-            self._top = max(self._top, int(cells.max()) + 1)
+            self._top = max(self._top, int(np.maximum.reduce(cells)) + 1)
 
     def overwrite(self, taken: Snapshot, pos: Positions, owner: Ids) -> Lost | None:
         """Fill cells that are empty or held by one sequence, as `place` does.

@@ -58,7 +58,8 @@ def plan_decode_run(cache: KVCache, decodes: Decodes, n: int) -> CellRun:
         following = cache.streams[0].refresh().hi[decodes.seqs] + 1
     else:
         following = np.array(cache.next_positions(decodes.seqs.tolist()))
-    if np.count_nonzero((following != decodes.firsts) & (following != 0)):
+    others = following != decodes.firsts
+    if np.count_nonzero(others) and following[others].any():
         return nothing
     if cache.n_stream == 1:
         return CellRun(decodes, *_plan_stream(cache, 0, decodes, n))

@@ -62,7 +62,7 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
     found, missing = [], n
     # What the fill makes likely to be enough; then what the cells seen so far do.
     free = size - (cells.used if limit is None else _seen(cells.spans, limit))
-    width = n * size // max(free, n) + n // 4 + 64
+    width = 3 * n * size // (2 * max(free, n)) + 512
     for begin, end in ((head, size), (0, head)):
         start = begin
         while start < end:

@@ -320,17 +320,16 @@ class LlamaPolicy(LlamaOperations):
         steps = min([run.steps for run in plan.values()])
         if not steps:
             return None
-        ubatches = split_singles(own.tolist(), True) if self._sequential else [own.tolist()]
-
+        ubatches = split_singles(own.tolist(), True) if self._sequential else None
+        widths = [own.size] if ubatches is None else [len(each) for each in ubatches]
         n_kv = {c.name: n_kv_of_run(c, plan[c.name], steps, ubatches) for c in self.caches}
-        reads = self._scans.of_run([len(each) for each in ubatches], n_kv)
+        reads = self._scans.of_run(widths, n_kv)
         rises = [rise_of_run(c, plan[c.name], steps) for c in self.caches]
         if self.states is not None:
             rises.append(Rise())
-
         return LlamaRun(
             steps,
-            len(ubatches),
+            len(widths),
             reads,
             self.usage(),
             rises,

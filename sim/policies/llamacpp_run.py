@@ -155,10 +155,12 @@ def _grown(now: Usage, rise: Rise, steps: int) -> Usage:
     return Usage(now.capacity, now.live + live, 0, internal, free, 0, now.shared, now.cell_bytes)
 
 
-def n_kv_of_run(cache: KVCache, run: CellRun, steps: int, ubatches: list[list[int]]) -> list[Count]:
+def n_kv_of_run(
+    cache: KVCache, run: CellRun, steps: int, ubatches: list[list[int]] | None
+) -> list[Count]:
     """Cells that attention of every ubatch scans at each step: up to the highest used, padded.
 
-    ubatches: the sequences of each, in the order of the run's.
+    ubatches: the sequences of each, in the order of the run's; None where all are in one.
     """
     taken = run.cells[:steps]
     if cache.n_stream == 1:
@@ -168,6 +170,7 @@ def n_kv_of_run(cache: KVCache, run: CellRun, steps: int, ubatches: list[list[in
         top = np.maximum(np.maximum.accumulate(taken.max(axis=1)) + 1, now)
         return [_padded(top, cache.size)]
     seqs = run.decodes.seqs.tolist()
+    ubatches = [seqs] if ubatches is None else ubatches
     before = np.array([cache.streams[seq].used_max_p1 for seq in seqs])
     tops = np.maximum(np.maximum.accumulate(taken, axis=0) + 1, before)
     columns = {seq: column for column, seq in enumerate(seqs)}
