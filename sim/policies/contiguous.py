@@ -109,8 +109,17 @@ class Contiguous(ContiguousOperations, Policy):
                 return False
         elif needed > slot.size and not self._grow(slot, needed):
             return False
-        self._change(slot, live=needed)
+        self._fill(slot, needed - slot.live)
         return True
+
+    def _fill(self, slot: Slot, n: int) -> None:
+        """Write ``n`` more cells; most are cells that were reserved for just that."""
+        if 0 <= n <= slot.reserved:
+            slot.live += n
+            self._live += n
+            self._reserved -= n
+        else:
+            self._change(slot, live=slot.live + n)
 
     def _reserve(self, seq: int, size: int, final: int) -> Slot | None:
         """A new slot of ``size`` cells for ``seq``, or None."""
@@ -276,4 +285,4 @@ class _ContiguousRun(DecodeRun):
 
     def _apply(self, steps: int) -> None:
         for slot in self._slots:
-            self._policy._change(slot, live=slot.live + steps)
+            self._policy._fill(slot, steps)

@@ -21,7 +21,8 @@ class Slot:
     @property
     def reserved(self) -> int:
         """Cells that tokens to come will fill."""
-        return min(max(self.final, self.live), self.size) - self.live
+        end = self.size if self.size < self.final else self.final
+        return end - self.live if end > self.live else 0
 
     @property
     def internal(self) -> int:
