@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sim.budget import Budget
+from sim.clock import to_seconds
 from sim.decode_run import DecodeRun
 from sim.layers import AttentionSpec, LayerSpec
 from sim.model import ModelSpec
@@ -24,7 +25,8 @@ from sim.schedulers.vllm import VllmScheduler
 from sim.sequence import Sequence
 from sim.state import StateSpec
 from sim.step import Reads
-from sim.usage import Usage
+from sim.timing.base import DecodeClock
+from sim.usage import Usage, counts_of
 from workloads.request import Request
 
 LONGEST = 512
@@ -77,6 +79,12 @@ def setups(draw: st.DrawFn) -> Setup:
             tokens = size
         group_mode = mode if kind == "recurrent" else ""
         groups.append(GroupSpec(kind, tokens, window, group_mode, (index,)))
+    # Groups of one type, next to each other or not.
+    again = draw(st.lists(st.sampled_from(groups), max_size=2))
+    groups = [
+        replace(group, layer_ids=(index,))
+        for index, group in enumerate(draw(st.permutations(groups + again)))
+    ]
     limits = {
         "max_seqs": draw(st.integers(1, 8)),
         "max_batched_tokens": draw(st.sampled_from([8, 16, 64])),
@@ -231,6 +239,53 @@ def test_decode_runs_are_single_steps(
 ) -> None:
     several = Served(setup, requests, lambda: data.draw(st.integers(1, 40)))
     assert_same(several, Served(setup, requests))
+
+
+class ByCells(DecodeClock):
+    """A tick for every cell and block that is read."""
+
+    def attention(self, group: int, cells: int, pairs: int, gathers: int) -> float:
+        return to_seconds(cells + gathers)
+
+
+class Spanned(Served):
+    """Takes runs span by span where they can be, and compares that with arrays over steps."""
+
+    def _several(self, plan: DecodeRun) -> None:
+        assert self._longest_run is not None
+        (usage,), reads = plan._foreseen_usage(), plan._foreseen_reads()
+        taken = plan.priced(ByCells(0.0), 50 * self._longest_run())
+        if taken is None:
+            super()._several(plan)
+            return
+        assert taken.cells is not None
+        spans = taken.spans
+        each = np.repeat(spans.ticks, spans.counts)
+        for group, loaded in zip(reads, taken.cells, strict=True):
+            steps = np.repeat(loaded[: len(spans.counts)], spans.counts)
+            assert (np.broadcast_to(group.cells, plan.steps)[: spans.steps] == steps).all()
+        read = sum(np.broadcast_to(group.cells + group.gathers, plan.steps) for group in reads)
+        assert (read[: spans.steps] == each).all()
+        plan.apply(spans.steps)
+        self.scheduler.schedule_run(spans.steps)
+        (counts,), most = plan.occupied(spans)
+        expected = [np.broadcast_to(count, plan.steps)[: spans.steps] for count in counts_of(usage)]
+        assert list(counts) == [int(count @ each) for count in expected]
+        assert most == int(expected[0].max()) * usage.cell_bytes
+        self.policy.check_integrity()
+        self.scheduler.update_run(spans.steps)
+        self._at += spans.steps
+        self.runs += 1
+
+
+@given_traffic
+@given(setup=setups(), requests=traffic(), data=st.data())
+def test_spans_add_up_to_what_their_steps_do(
+    setup: Setup, requests: list[Request], data: st.DataObject
+) -> None:
+    spanned = Spanned(setup, requests, lambda: data.draw(st.integers(1, 40)))
+    if spanned._at < END - 100:
+        assert spanned.state() == Served(setup, requests).state()
 
 
 class AlwaysDue(Paged):
