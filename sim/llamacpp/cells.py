@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.llamacpp.spans import Ids, Positions, Spans
+from sim.llamacpp.whereabouts import Whereabouts
 
 Cellset = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -74,6 +75,7 @@ class Cells:
     shift: int32, what K rows have yet to be rotated by. sets: owner bits of shared cells, one row a
     cell, all zero for the others; None until a cell is shared. used: cells not empty. has_shift:
     whether a K-shift is pending (a flag of its own: it can be set though every shift is 0).
+    whereabouts: kept where sequences share the stream.
     """
 
     __slots__ = (
@@ -87,6 +89,7 @@ class Cells:
         "size",
         "spans",
         "used",
+        "whereabouts",
     )
 
     def __init__(self, size: int) -> None:
@@ -99,6 +102,7 @@ class Cells:
         self.used = 0
         self.has_shift = False
         self.spans = Spans()
+        self.whereabouts: Whereabouts | None = None
         self._top = 0
 
     # ---- questions
@@ -171,6 +175,14 @@ class Cells:
             mask &= self.pos < p1
         return mask.nonzero()[0]
 
+    def all_of(self, seq: int) -> Cellset:
+        """All cells of ``seq``, in any order."""
+        spans, where = self.spans, self.whereabouts
+        if where is None or self.n_shared or not where.knows(spans, seq):
+            return self.cells_of(seq)
+        count = int(spans.count[seq])
+        return where.cells_of(seq, int(spans.hi[seq]) + 1 - count, count)
+
     def owners_of(self, cell: int) -> tuple[int, ...]:
         """The sequences that hold ``cell``, ascending."""
         owner = int(self.owner[cell])
@@ -190,6 +202,8 @@ class Cells:
         if self.has_shift:
             self.shift[cells] = 0
         self.used += cells.size
+        if self.whereabouts is not None:
+            self.whereabouts.place(cells, pos, owner)
         if self._top < self.size:
             self._top = max(self._top, int(np.maximum.reduce(cells)) + 1)
 
@@ -222,6 +236,7 @@ class Cells:
 
     def share(self, cells: Cellset, seqs: tuple[int, ...]) -> None:
         """Give used, so far unshared ``cells`` the owners ``seqs`` (two or more; spans apart)."""
+        self._moved(set(seqs))
         words = words_of(seqs)
         sets = self.own_sets(len(words))
         self.owner[cells] = SHARED
@@ -238,6 +253,16 @@ class Cells:
             self.sets = np.concatenate((self.sets, more), axis=1)
         return self.sets
 
+    def has_changed(self, seq: int) -> None:
+        """Positions of ``seq`` change in other ways than by growing and losing the lowest."""
+        self._moved({seq})
+
+    def _moved(self, seqs: set[int]) -> None:
+        """Cells of ``seqs`` change in other ways than `place` and `empty` do."""
+        if self.whereabouts is not None:
+            self.spans.moved |= seqs
+            self.whereabouts.forget()
+
     # ---- freeing
 
     def empty(self, cells: Cellset) -> None:
@@ -247,6 +272,8 @@ class Cells:
         if self.has_shift:
             self.shift[cells] = 0
         self.used -= cells.size
+        if self.whereabouts is not None:
+            self.whereabouts.empty(cells)
 
     def settle(self, cells: Cellset) -> None:
         """After a change of bits: ``cells`` with one owner left are shared no more."""
@@ -264,7 +291,9 @@ class Cells:
 
     def free(self, cells: Cellset) -> None:
         """Empty used ``cells``, whoever holds them."""
-        self.spans.stale.update(self.holders(cells))
+        holders = self.holders(cells)
+        self.spans.stale.update(holders)
+        self._moved(holders if self.n_shared else set())
         if self.n_shared and self.sets is not None:
             shared = cells[self.owner[cells] == SHARED]
             self.sets[shared] = 0
@@ -294,11 +323,14 @@ class Cells:
         self.n_shared = self.used = self._top = 0
         self.has_shift = False
         self.spans.clear()
+        if self.whereabouts is not None:
+            self.whereabouts.forget()
 
     # ---- moving
 
     def move(self, src: Cellset, dst: Cellset) -> None:
         """Move used cells ``src`` to ``dst``, cells that are empty or among ``src`` themselves."""
+        self._moved(self.holders(src))
         held = self.snapshot(src).held
         assert held is not None
         pos, owner, sets = held
@@ -325,7 +357,7 @@ class Cells:
             self.free(cells)
             return
         pos, owner, sets = before.held
-        self.spans.stale.update(self.holders(cells))
+        holders = self.holders(cells)
         if self.sets is not None:
             self.n_shared -= int((self.owner[cells] == SHARED).sum())
             self.sets[cells] = 0
@@ -335,7 +367,9 @@ class Cells:
         self.pos[cells] = pos
         self.owner[cells] = owner
         self.n_shared += int((owner == SHARED).sum())
-        self.spans.stale.update(self.holders(cells))
+        holders |= self.holders(cells)
+        self.spans.stale.update(holders)
+        self._moved(holders if self.n_shared else set())
         self._top = max(self._top, int(cells.max()) + 1)
 
     def fill(self, pos: Positions, owner: Ids, sets: Sets | None) -> None:
@@ -348,4 +382,6 @@ class Cells:
         if sets is not None:
             self.own_sets(sets.shape[1])[:n] = sets
             self.n_shared = int((owner == SHARED).sum())
-        self.spans.stale.update(self.holders(np.arange(n)))
+        holders = self.holders(np.arange(n))
+        self.spans.stale.update(holders)
+        self._moved(holders)

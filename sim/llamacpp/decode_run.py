@@ -136,7 +136,9 @@ def _write(
     cells: Cells, seqs: Table, firsts: NDArray[np.int64], taken: Table, lost: Ids | None
 ) -> None:
     """Write tokens to cells, a later step over an earlier one; counters move by closed form."""
-    steps = len(taken)
+    steps, where = len(taken), cells.whereabouts
+    if where is not None and where.is_open_known:
+        where.will_grow(cells.spans, seqs, firsts, steps)
     if steps == 1:
         cells.place(taken[0], firsts, seqs)
     else:

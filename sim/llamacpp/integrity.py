@@ -6,8 +6,10 @@ import numpy as np
 
 from sim.llamacpp.cells import EMPTY, SHARED, Cells
 from sim.llamacpp.errors import IntegrityError
+from sim.llamacpp.search import limits_of, searched
 from sim.llamacpp.sizes import MAX_SEQ
 from sim.llamacpp.spans import Spans
+from sim.llamacpp.window import Window
 
 
 def check_cells(cells: Cells) -> None:
@@ -37,6 +39,16 @@ def check_cells(cells: Cells) -> None:
     claims["lowest positions"] = all(lowest)
     claims["highest positions"] = bool((mine.hi == truth.hi).all())
     claims["regular"] = truth.irregular.keys() <= mine.irregular.keys()
+    where = cells.whereabouts
+    if where is not None:
+        known = [seq for seq in mine.count.nonzero()[0].tolist() if where.knows(mine, seq)]
+        claims["whereabouts"] = cells.n_shared > 0 or all(
+            sorted(cells.all_of(seq).tolist()) == cells.cells_of(seq).tolist() for seq in known
+        )
+        if where.is_open_known:
+            limits = limits_of(cells, Window("standard", where.window))
+            assert limits is not None
+            claims["open"] = bool((where.open == searched(cells, limits, 0, cells.size)).all())
     broken = [claim for claim, holds in claims.items() if not holds]
     if broken:
         raise IntegrityError(f"cells: {'; '.join(broken)}")

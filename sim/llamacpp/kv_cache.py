@@ -28,6 +28,7 @@ from sim.llamacpp.sizes import CELL_PAD, AttentionRows, CacheBytes, Defrag, padd
 from sim.llamacpp.state import AttentionState, CacheState
 from sim.llamacpp.streams import Streams
 from sim.llamacpp.ubatch import Tokens, Ubatch, split_equal, split_simple
+from sim.llamacpp.whereabouts import Whereabouts
 from sim.llamacpp.window import UNBOUNDED, Window
 
 Slots = Literal["scattered", "contiguous"]
@@ -59,6 +60,9 @@ class KVCache(Streams):
         self.slots = slots
         # Streams of one sequence each have no holes worth closing; the engine left them alone.
         self.defrag = defrag if n_stream == 1 else None
+        if n_stream == 1:
+            slides = window.n if window.kind == "standard" else 0
+            self.streams[0].whereabouts = Whereabouts(size, slides)
 
     # ---- questions
 
@@ -218,8 +222,9 @@ class KVCache(Streams):
                 purged += zip(lost.seqs.tolist(), lost.highest.tolist(), strict=True)
         for seq, highest in sorted(purged):
             self._purge(step, seq, highest)
-        for stream, _, taken in slot.parts:
+        for stream, tokens, taken in slot.parts:
             self.heads[stream] = int(taken[-1]) + 1
+            _note_windows(self.streams[stream], tokens)
         slot.n_kv = self.n_kv([stream for stream, _, _ in slot.parts])
         return step
 
@@ -284,3 +289,19 @@ def _note_spans(cells: Cells, tokens: Tokens, taken: Cellset) -> None:
         for seq in seqs:
             cells.spans.append(seq, first, n)
         begin += n
+
+
+def _note_windows(cells: Cells, tokens: Tokens) -> None:
+    """Cells that windows have left behind, now that the tokens are placed, can be taken."""
+    where, spans = cells.whereabouts, cells.spans
+    if where is None or not where.window:
+        return
+    if spans.moved or not spans.all_regular:
+        where.forget()
+    if not where.is_open_known:
+        return
+    if tokens.decodes is not None:
+        where.have_grown(spans, *tokens.decodes)
+    for seqs, first, n in tokens.runs:
+        for seq in seqs:
+            where.has_grown(spans, seq, first, n)

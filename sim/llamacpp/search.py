@@ -36,11 +36,25 @@ def limits_of(cells: Cells, window: Window) -> Limits | None:
 
 def usable(cells: Cells, limit: Limits | None, start: int, stop: int) -> Mask:
     """Which of the cells [start, stop) can be taken."""
-    owner = cells.owner[start:stop]
     if limit is None:
-        return owner == EMPTY
-    mask: Mask = cells.pos[start:stop] <= limit.take(owner, mode="wrap")
+        return cells.owner[start:stop] == EMPTY
+    where = cells.whereabouts
+    if where is not None and where.is_open_known:
+        return where.open[start:stop]
+    return searched(cells, limit, start, stop)
+
+
+def searched(cells: Cells, limit: Limits, start: int, stop: int) -> Mask:
+    """The same, found out cell by cell."""
+    mask: Mask = cells.pos[start:stop] <= limit.take(cells.owner[start:stop], mode="wrap")
     return mask
+
+
+def find_open(cells: Cells, limit: Limits) -> None:
+    """Find out which cells can be taken, where that is kept up and not known."""
+    where, spans = cells.whereabouts, cells.spans
+    if where is not None and where.window and spans.all_regular and not spans.moved:
+        where.refresh(lambda: usable(cells, limit, 0, cells.size))
 
 
 def start_of_search(head: int, used: int, n: int) -> int:
@@ -54,6 +68,8 @@ def find_scattered(cells: Cells, limit: Limits | None, head: int, n: int) -> Cel
     if n > size or (limit is None and n > size - cells.used):
         return None
     head = 0 if head >= size else head
+    if limit is not None:
+        find_open(cells, limit)
     if limit is None and owner[head] == EMPTY:
         if n == 1:
             return np.array([head])

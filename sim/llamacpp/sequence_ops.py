@@ -15,10 +15,13 @@ _ALL_BITS = 2**64 - 1
 
 def remove(cells: Cells, seq: int, p0: int, p1: int | None) -> int:
     """Take ``seq`` from its cells in the range; cells left without an owner are freed."""
-    held = cells.cells_of(seq, p0, p1)
+    is_all = p0 == 0 and p1 is None
+    held = cells.all_of(seq) if is_all else cells.cells_of(seq, p0, p1)
     if held.size == 0:
         return -1
     freed = held
+    if not is_all and p0 > cells.pos_min(seq):
+        cells.has_changed(seq)
     if cells.n_shared:
         owner = cells.owner[held]
         shared, freed = held[owner == SHARED], held[owner == seq]
@@ -29,7 +32,7 @@ def remove(cells: Cells, seq: int, p0: int, p1: int | None) -> int:
     cells.empty(freed)
     end = int(cells.spans.hi[seq]) + 1 if p1 is None else p1
     cells.spans.trim_range(seq, p0, end)
-    return int(freed[0]) if freed.size else -1
+    return int(freed.min()) if freed.size else -1
 
 
 def remove_all(cells: Cells, p0: int, p1: int | None) -> int:
@@ -50,6 +53,7 @@ def keep(cells: Cells, seq: int) -> int:
     Cells of nobody stay as they are: the engine's ``seq_keep`` only looks at cells with owners.
     """
     kept = cells.holding(seq)
+    cells.has_changed(seq)
     gone = np.flatnonzero(~kept & (cells.owner != EMPTY) & (cells.owner != NOBODY))
     shared = np.flatnonzero(kept & (cells.owner == SHARED))
     if shared.size:
@@ -76,6 +80,7 @@ def add_owner(cells: Cells, src: int, dst: int, p0: int, p1: int | None) -> None
     if alone.size:
         cells.share(alone, (src, dst))
     cells.spans.stale.add(dst)
+    cells.has_changed(dst)
 
 
 def move_positions(cells: Cells, seq: int, p0: int, p1: int | None, by: int) -> int:
@@ -86,6 +91,8 @@ def move_positions(cells: Cells, seq: int, p0: int, p1: int | None, by: int) -> 
     held = cells.cells_of(seq, p0, p1)
     if held.size == 0:
         return -1
+    for owner in cells.holders(held):
+        cells.has_changed(owner)
     whole = not cells.n_shared and held.size == cells.count_of(seq)
     cells.has_shift = True
     cells.pos[held] += np.int32(by)
@@ -117,7 +124,9 @@ def divide_positions(cells: Cells, seq: int, p0: int, p1: int | None, by: int, s
     new = old // np.int32(by)
     cells.pos[held] = new
     cells.shift[held] += np.int32(sign) * (new - old)
-    cells.spans.stale.update(cells.holders(held))
+    for owner in cells.holders(held):
+        cells.spans.stale.add(owner)
+        cells.has_changed(owner)
 
 
 def copy_sequence(source: Cells, src: int, target: Cells, dst: int) -> None:

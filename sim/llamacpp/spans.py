@@ -19,15 +19,17 @@ class Spans:
     the positions hi-count+1 .. hi, each once, so that their lowest need not be kept, and appending
     and trimming is a matter of counters. irregular: the lowest position of the others.
     stale: ids whose entries must be taken from the cells again before they are read.
+    moved: ids whose cells or positions were changed other than by placing and freeing.
     """
 
-    __slots__ = ("count", "hi", "irregular", "stale")
+    __slots__ = ("count", "hi", "irregular", "moved", "stale")
 
     def __init__(self) -> None:
         self.count = np.zeros(MAX_SEQ, np.int64)
         self.hi = np.full(MAX_SEQ, -1, np.int64)
         self.irregular: dict[int, int] = {}
         self.stale: set[int] = set()
+        self.moved: set[int] = set()
 
     def clear(self) -> None:
         """No sequence holds anything."""
@@ -35,10 +37,12 @@ class Spans:
         self.hi.fill(-1)
         self.irregular.clear()
         self.stale.clear()
+        self.moved.clear()
 
     def drop(self, seq: int) -> None:
         """``seq`` holds nothing any more."""
         self.stale.discard(seq)
+        self.moved.discard(seq)
         self._set(seq, 0, -1)
 
     def _set(self, seq: int, count: int, hi: int) -> None:

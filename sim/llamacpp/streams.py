@@ -186,6 +186,8 @@ class Streams(Memory):
         everything, shifts, heads, copies = snapshot
         for cells, before, (shift, has_shift) in zip(self.streams, everything, shifts, strict=True):
             cells.restore(before)
+            for seq in cells.present():
+                cells.has_changed(seq)
             cells.shift[:] = shift
             cells.has_shift = has_shift
         self.heads = list(heads)

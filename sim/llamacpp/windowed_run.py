@@ -8,12 +8,15 @@ is taken as it stands, whatever its length; cells that are not yet due are skipp
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.llamacpp.batch import Decodes
 from sim.llamacpp.cells import EMPTY, Cells, Cellset
-from sim.llamacpp.search import Limits, limits_of, start_of_search
+from sim.llamacpp.search import Limits, find_open, limits_of, start_of_search
 from sim.llamacpp.sizes import MAX_SEQ
 from sim.llamacpp.spans import Ids, Positions
 from sim.llamacpp.window import Window
@@ -100,36 +103,55 @@ class WindowedRun:
     def _pass(self, start: int, n: int) -> bool:
         """As many whole steps as cells from ``start`` to the end give; False if not even one."""
         need = (n - self._step) * self._width
-        now = self._limits_at(self._step) if self._step else self._limits
-        last = self._limits_at(n - 1) if n > 1 else now
+        candidates = self._candidates(n)
         reach = 8 * need + 256
         while True:
             stop = min(start + reach, self._size)
-            owner, pos = self._owner[start:stop], self._pos[start:stop]
-            found = (pos <= last.take(owner, mode="wrap")).nonzero()[0]
-            late = (pos[found] > now.take(owner[found], mode="wrap")).nonzero()[0]
+            found, late, due = candidates(start, stop)
             if late.size:
-                found = self._without_late(found, late, owner, pos, need)
+                found = self._without_late(found, late, due, need)
             if found.size >= need or stop == self._size or late.size > _MOST_LATE:
                 break
             reach *= 4
         steps = min(found.size, need) // self._width
         if steps == 0:
             return False
-        return self._commit(self._until_rewind(found[: steps * self._width] + start), n)
+        return self._commit(self._until_rewind(found[: steps * self._width]), n)
 
-    def _without_late(
-        self, found: Cellset, late: Cellset, owner: Ids, pos: Positions, need: int
-    ) -> Cellset:
+    def _candidates(self, n: int) -> Callable[[int, int], tuple[Cellset, Cellset, Cellset]]:
+        """What finds, between two cells, those that can be taken before step ``n``.
+
+        It answers the cells, the places among them of those that cannot be taken at once, and the
+        step at which each of these can.
+        """
+        where, spans = self._cells.whereabouts, self._cells.spans
+        if where is not None and where.window and not self._step:
+            find_open(self._cells, self._limits)
+            if where.keeps_up(spans, n):
+                late, due = where.passed_in_run(spans, self._seqs, self._first, n - 1)
+                order = late.argsort()
+                return partial(where.candidates, late[order], due[order] + 1)
+        now = self._limits_at(self._step) if self._step else self._limits
+        last = self._limits_at(n - 1) if n > 1 else now
+        return partial(self._searched, now, last)
+
+    def _searched(
+        self, now: Limits, last: Limits, start: int, stop: int
+    ) -> tuple[Cellset, Cellset, Cellset]:
+        owner, pos = self._owner[start:stop], self._pos[start:stop]
+        found = (pos <= last.take(owner, mode="wrap")).nonzero()[0]
+        owner, pos = owner[found], pos[found]
+        late = (pos > now.take(owner, mode="wrap")).nonzero()[0]
+        return found + start, late, self._due_of(owner[late], pos[late])
+
+    def _without_late(self, found: Cellset, late: Cellset, due: Cellset, need: int) -> Cellset:
         """``found`` without those, of the places ``late``, that are come to before they are due.
 
         Cut short where that would take long to find out.
         """
-        cells = found[late]
-        due = self._due_of(owner[cells], pos[cells]).tolist()
         width = self._width
         skipped: list[int] = []
-        for place, step in zip(late[:_MOST_LATE].tolist(), due, strict=False):
+        for place, step in zip(late[:_MOST_LATE].tolist(), due.tolist(), strict=False):
             taken = place - len(skipped)
             if taken >= need:
                 break
