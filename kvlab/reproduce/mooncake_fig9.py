@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kvlab.reproduce.findings import Claim, Number, Reproduction
 from workloads.errors import InputError
-from workloads.request import Request
+from workloads.request import PrefixPath, Request
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,9 +74,9 @@ def served(requests: list[Request], capacity: int | None) -> Iterator[tuple[int,
     budget = Budget(model, bytes=tokens // BLOCK * BLOCK * model.token_bytes())
     policy = policy_of("paged", budget, {"block_size": BLOCK})
     for number, request in enumerate(requests):
-        blocks = _ids_of(request)
-        end = len(blocks) * BLOCK
-        path = (*zip(blocks, range(BLOCK, end + 1, BLOCK), strict=True), (_OWN + number, end + 1))
+        shared = [(branch, -(-end // BLOCK) * BLOCK) for branch, end in _shared_by(request)]
+        end = shared[-1][1] if shared else 0
+        path = (*shared, (_OWN + number, end + 1))
         # The one token more lets all blocks be found: the engine always computes at least one.
         seq = Sequence(number, Request(number, 0.0, end + 1, 1, path))
         hit = policy.lookup(seq)
@@ -89,19 +89,27 @@ def served(requests: list[Request], capacity: int | None) -> Iterator[tuple[int,
         yield min(hit, request.prompt), request.prompt
 
 
-def _ids_of(request: Request) -> list[int]:
-    """The trace's ids of the prompt's blocks; the last branch of the path is the output's own."""
-    return [branch for branch, _ in (request.path or ())[:-1]]
+def _shared_by(request: Request) -> PrefixPath:
+    """The path over the prompt; the last branch of the request's is the output's own."""
+    return (request.path or ())[:-1]
+
+
+def _blocks_of(request: Request) -> list[tuple[int, int]]:
+    """Branch and number of each of the prompt's blocks: there is one for every id of the trace."""
+    blocks: list[tuple[int, int]] = []
+    for branch, end in _shared_by(request):
+        blocks += [(branch, number) for number in range(len(blocks), -(-end // BLOCK))]
+    return blocks
 
 
 def replayed(requests: list[Request], capacity: int | None) -> Iterator[tuple[int, int]]:
-    """The plain reference: one LRU list of hash ids, all blocks of a prompt touched in order."""
+    """The plain reference: one LRU list of blocks, all those of a prompt touched in order."""
     blocks = None if capacity is None else capacity // BLOCK
-    recent: OrderedDict[int, None] = OrderedDict()
+    recent: OrderedDict[tuple[int, int], None] = OrderedDict()
     for request in requests:
-        ids = _ids_of(request)
-        hits = next((i for i, block in enumerate(ids) if block not in recent), len(ids))
-        for block in ids:
+        blocks_of = _blocks_of(request)
+        hits = next((i for i, block in enumerate(blocks_of) if block not in recent), len(blocks_of))
+        for block in blocks_of:
             recent[block] = None
             recent.move_to_end(block)
         while blocks is not None and len(recent) > blocks:

@@ -1,12 +1,13 @@
 """Readers: what good files mean, and which line of a bad one is named."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from workloads.errors import InputError
-from workloads.prefix import check_path, common_prefix
+from workloads.prefix import branch_at, check_path, common_prefix
 from workloads.request import Request
 from workloads.traces.azure import Azure
 from workloads.traces.base import Trace
@@ -57,8 +58,9 @@ def test_azure_with_time_zone(tmp_path: Path) -> None:
 def test_mooncake() -> None:
     requests = read(good(Mooncake))
     assert [each.arrival for each in requests] == [0.0, 0.0, 3.5, 6.001, 9.0]
-    assert requests[0].path == ((0, 512), (1, 1024), (2, 1300), (2**62, 1320))
-    assert requests[1].path == ((0, 512), (1, 1024), (2**62 + 1, 1031))
+    assert requests[0].path == ((0, 1300), (2**62, 1320))
+    assert requests[1].path == ((0, 1024), (2**62 + 1, 1031))
+    assert requests[2].path == ((0, 1024), (3, 1500), (2**62 + 2, 1501))
     assert requests[3].path == ((4, 1), (2**62 + 3, 10))
     for each in requests:
         assert each.path
@@ -313,15 +315,16 @@ def test_the_public_azure_trace() -> None:
 
 
 def test_the_public_mooncake_trace() -> None:
-    requests = read(Mooncake(shared("mooncake_fast25/conversation_trace.jsonl")))
+    trace = shared("mooncake_fast25/conversation_trace.jsonl")
+    requests = read(Mooncake(trace))
     assert len(requests) == 12_031
     assert sum(each.prompt for each in requests) == 144_793_823
-    seen: set[tuple[int, int]] = set()
-    hits = 0
-    for each in requests:
-        blocks = (each.path or ())[:-1]
-        hits += sum(entry in seen for entry in blocks)
-        seen.update(blocks)
-    # Counted over the raw hash ids: no id has two ends, so ids and identities agree.
-    assert len(seen) == len({branch for branch, _ in seen})
-    assert hits == sum(len(each.path or ()) - 1 for each in requests) - len(seen)
+    names: dict[int, tuple[int, int]] = {}
+    ids: dict[tuple[int, int], int] = {}
+    for each, line in zip(requests, Path(trace).read_text().splitlines(), strict=True):
+        for place, block in enumerate(json.loads(line)["hash_ids"]):
+            # A block and its place on a branch are two names of the same thing, ever.
+            name = branch_at(each.path or (), min((place + 1) * 512, each.prompt)), place
+            assert names.setdefault(block, name) == name
+            assert ids.setdefault(name, block) == block
+    assert len({branch for branch, _ in ids}) < len(ids) / 10

@@ -129,6 +129,7 @@ class _Rows:
         self._lines = lines
         self._links = links
         self._parents: dict[int, int] = {}
+        self._branches = _Branches()
         self._last: dict[object, tuple[Request, float | None]] = {}
         self._conversations = count()
 
@@ -189,12 +190,13 @@ class _Rows:
             if self._trace.prefix_identity == "exact":
                 raise lines.error("expected hash_ids, as the first row has them")
             return Request(0, 0.0, prompt, output)
-        blocks = self._blocks(row["hash_ids"], prompt)
-        _check_chain(lines, row["hash_ids"], self._parents)
-        return Request(0, 0.0, prompt, output, (*blocks, (OUTPUTS + number, prompt + output)))
+        ids = self._ids(row["hash_ids"], prompt)
+        _check_chain(lines, ids, self._parents)
+        path = self._branches.path(ids, self._trace.block_size, prompt)
+        return Request(0, 0.0, prompt, output, (*path, (OUTPUTS + number, prompt + output)))
 
-    def _blocks(self, ids: Any, prompt: int) -> PrefixPath:
-        """The part of the path that covers the prompt."""
+    def _ids(self, ids: Any, prompt: int) -> list[int]:
+        """The ids of the prompt's blocks."""
         lines, size = self._lines, self._trace.block_size
         blocks = -(-prompt // size)
         if type(ids) is not list or set(map(type, ids)) - {int} or (blocks and not ids):
@@ -208,8 +210,42 @@ class _Rows:
                 f"hash_ids: expected {blocks} blocks of {size} for input_length "
                 f"{prompt}, got {len(ids)}; block_size=N sets another size"
             )
-        ends = [*range(size, prompt, size), prompt]
-        return tuple(zip(ids, ends, strict=False))
+        return ids
+
+
+class _Branches:
+    """Blocks that follow one another, as branches: named after their first block.
+
+    A block that nobody has seen goes on with the branch of the block before it, if that one was
+    the last of it so far; otherwise it begins one. A branch, once given, stays.
+    """
+
+    def __init__(self) -> None:
+        self._of: dict[int, int] = {}
+        self._last: dict[int, int] = {}
+        """By branch: its last block so far."""
+
+    def path(self, ids: list[int], size: int, length: int) -> PrefixPath:
+        """Of blocks of ``size`` tokens, the last of which may be shorter: ``length`` in all."""
+        path: list[tuple[int, int]] = []
+        before = current = -1
+        for place, block in enumerate(ids):
+            branch = self._of.get(block)
+            if branch is None:
+                branch = self._new(block, before, current)
+            if branch != current and place:
+                path.append((current, place * size))
+            before, current = block, branch
+        return (*path, (current, length)) if ids else ()
+
+    def _new(self, block: int, before: int, branch: int) -> int:
+        if len(self._of) >= _CHECKED_IDS:
+            return block
+        if self._last.get(branch) != before:
+            branch = block
+        self._of[block] = branch
+        self._last[branch] = block
+        return branch
 
 
 def _row(lines: Lines, text: str) -> dict[str, Any]:
