@@ -31,21 +31,18 @@ class Stretch(NamedTuple):
 class Priced:
     """Steps of a decode run and how long they take.
 
-    cells: per layer group what a step of each span loads. complete: every step loads at least all
-    that its sequences attend to. work: of all steps of the plan as arrays, where there are no
-    ``cells``.
+    cells: per layer group what a step of each span loads. work: of all steps of the plan as
+    arrays, where there are no ``cells``.
     """
 
     def __init__(
         self,
         spans: Spans,
         cells: list[list[int]] | None = None,
-        complete: bool = False,
         work: Work | None = None,
     ) -> None:
         self.spans = spans
         self.cells = cells
-        self.complete = complete
         self.work = work
 
     def cut(self, room: int) -> Priced:
@@ -57,7 +54,7 @@ class Priced:
             kept.add(steps_up_to(room - kept.duration, ticks, steps), ticks)
             if kept.duration >= room:
                 break
-        return Priced(kept, self.cells, self.complete, self.work)
+        return Priced(kept, self.cells, self.work)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -40,7 +40,7 @@ class Driver(ABC):
         """
         self.env.process(self._arrivals())
         before = time.process_time()
-        # Hardly anything here refers to itself: looking for what does so takes a tenth of the time.
+        # Hardly anything here refers to itself: looking for what does so takes time.
         thresholds = gc.get_threshold()
         gc.set_threshold(COLLECT_EVERY, *thresholds[1:])
         try:

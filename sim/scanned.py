@@ -60,22 +60,8 @@ class Scanned:
         for index, group in self._groups:
             if group.kind != "full":
                 self._windowed_stretches(index, group, taken.spans, cells[index], seqs)
-            elif taken.complete:
-                self._complete_stretches(index, counts, cells[index], seqs)
             else:
                 self._full_stretches(index, counts, cells[index], seqs)
-
-    def _complete_stretches(
-        self, index: int, counts: list[int], loads: list[int], seqs: SequenceOf[Sequence]
-    ) -> None:
-        """Nobody loads less than is needed, so sums are enough."""
-        loaded = steps = 0
-        for span in range(len(counts)):
-            loaded += counts[span] * loads[span]
-            steps += counts[span]
-        needed = context_of(seqs) * steps + len(seqs) * (steps * (steps + 1) // 2)
-        self.cells[index] += loaded
-        self.excess[index] += loaded - needed
 
     def _windowed_stretches(
         self,

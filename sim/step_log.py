@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sim.clock import TICKS_PER_SECOND
 
 PACKED: Final = 4096
-"""Numbers of a column that are packed at once."""
+"""Runs of equal steps that are packed at once."""
 
 
 class Spans:

@@ -98,7 +98,7 @@ class GrowingRun(DecodeRun):
                     break
             entries += takers
         spans.steps, spans.duration = first, duration
-        return Priced(spans, [loaded], complete=True)
+        return Priced(spans, [loaded])
 
     def _foreseen_reads(self) -> tuple[Reads, ...]:
         """Whole blocks and live pairs."""

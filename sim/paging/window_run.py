@@ -264,7 +264,7 @@ class WindowRun(DecodeRun):
                 for window, more in zip(self._windows, visit.dropped, strict=False):
                     window.nulls += more
             free = visit.free
-        return Priced(spans, cells, complete=True)
+        return Priced(spans, cells)
 
     def _windows_overlap(self) -> bool:
         """Whether tables share blocks that their windows leave at different times."""

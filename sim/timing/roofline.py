@@ -133,18 +133,21 @@ class _Attention:
 
     def seconds(self, cells: int, pairs: int, gathers: int) -> float:
         """The same of plain numbers."""
-        memory = cells * self._cell_bytes / self._bandwidth
-        arithmetic = pairs * self._flops / self._rate
-        blocks = gathers * TABLE_BLOCK / (cells if cells >= 1 else 1)
-        return (memory if memory >= arithmetic else arithmetic) * (1.0 + self._overhead * blocks)
+        loading = self.loading(cells, pairs, gathers)
+        if loading >= 0:
+            return loading
+        return pairs * self._flops / self._rate * self._following(cells, gathers)
 
     def loading(self, cells: int, pairs: int, gathers: int) -> float:
         """The same where it waits for memory, else a negative number."""
         memory = cells * self._cell_bytes / self._bandwidth
         if pairs * self._flops / self._rate > memory:
             return -1.0
-        blocks = gathers * TABLE_BLOCK / (cells if cells >= 1 else 1)
-        return memory * (1.0 + self._overhead * blocks)
+        return memory * self._following(cells, gathers)
+
+    def _following(self, cells: int, gathers: int) -> float:
+        """By how much block tables slow it down."""
+        return 1.0 + self._overhead * (gathers * TABLE_BLOCK / (cells if cells >= 1 else 1))
 
 
 class _RooflineClock(DecodeClock):

@@ -34,7 +34,7 @@ _OPTIONAL = ("timestamp", "hash_ids", "session_id", "delay", "request_id", "wait
 _OF_VERSION_2 = frozenset({"dependencies", "not_before_ms"})
 _LINKED = ('"session_id"', '"wait_for"')
 _VERSION_2 = "dynamo.agentic_mooncake"
-_CHECKED_IDS = 10**6
+_KNOWN_IDS = 10**6
 _MILLISECOND = 1e-3
 
 
@@ -239,7 +239,7 @@ class _Branches:
         return (*path, (current, length)) if ids else ()
 
     def _new(self, block: int, before: int, branch: int) -> int:
-        if len(self._of) >= _CHECKED_IDS:
+        if len(self._of) >= _KNOWN_IDS:
             return block
         if self._last.get(branch) != before:
             branch = block
@@ -273,7 +273,7 @@ def _row(lines: Lines, text: str) -> dict[str, Any]:
 def _check_chain(lines: Lines, ids: list[int], parents: dict[int, int]) -> None:
     """Raise `InputError` where an id has another one in front of it than the last time."""
     before = [-1, *ids[:-1]]
-    learn = parents.setdefault if len(parents) < _CHECKED_IDS else parents.get
+    learn = parents.setdefault if len(parents) < _KNOWN_IDS else parents.get
     if any(map(ne, map(learn, ids, before), before)):
         wrong = next(i for i, b in zip(ids, before, strict=True) if parents[i] != b)
         raise lines.error(f"hash_ids: expected equal ids after equal prefixes only, not {wrong}")
