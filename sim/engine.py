@@ -27,7 +27,7 @@ from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence, Status
 from sim.step import Placement, Step
 from sim.timing.base import TimeModel
-from sim.work import work_of
+from sim.work import size_of, work_of
 from workloads.request import Request
 
 LONGEST_RUN: Final = 4096
@@ -86,7 +86,7 @@ class Engine:
         self.policy = policy
         self.scheduler = scheduler
         self.recorder = recorder
-        self.exact_steps = exact_steps
+        self.exact_steps = scheduler.visits_each = exact_steps
         self.hooks: list[StepHooks] = []
         self._env = env
         self._turn = Turn(env, [] if peers is None else peers)
@@ -271,7 +271,7 @@ class Engine:
         """They are over."""
         spans, batch = leap.taken.spans, self.scheduler.batch
         refusals = self.scheduler.refusals_per_step * spans.steps
-        self.recorder.run(leap.start, spans, len(batch), leap.plan, refusals)
+        self.recorder.run(leap.start, spans, size_of(batch), leap.plan, refusals)
         self._last_step = max(1, spans.duration // spans.steps)
         self._sample(leap.start + spans.duration)
         finished = self.scheduler.update_run(spans.steps)

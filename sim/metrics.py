@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
 from sim.recorder import Recorder
+from sim.request_rows import FLOATS, INTEGERS, WORDS
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 CDF_POINTS = 200
@@ -33,10 +34,7 @@ class Objectives:
 
 def request_columns(recorder: Recorder) -> dict[str, Any]:
     """One row a sequence, in order of completion: identity, latencies (seconds), costs."""
-    columns: dict[str, Any] = {
-        name: np.array(values, dtype=np.float64 if values.typecode == "d" else np.int64)
-        for name, values in recorder.columns.items()
-    }
+    columns: dict[str, Any] = {name: recorder.rows.column(name) for name in (*FLOATS, *INTEGERS)}
     arrival, first, finish = (columns[c] for c in ("arrival_s", "first_token_s", "finish_s"))
     outputs = columns["output"]
     several = np.where(outputs > 1, outputs - 1, np.nan)
@@ -46,7 +44,8 @@ def request_columns(recorder: Recorder) -> dict[str, Any]:
         "tpot_s": (finish - first) / several,
         "e2e_s": finish - arrival,
     }
-    return columns | recorder.words | _itl_columns(recorder) | _lives(recorder)
+    columns |= {name: recorder.rows.column(name) for name in WORDS}
+    return columns | _itl_columns(recorder) | _lives(recorder)
 
 
 def _lives(recorder: Recorder) -> dict[str, list[Any]]:

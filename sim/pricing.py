@@ -11,7 +11,7 @@ from sim.decode_run import DecodeRun, Priced, steps_up_to
 from sim.sequence import Sequence
 from sim.step_log import Spans
 from sim.timing.base import TimeModel
-from sim.work import work_of_run
+from sim.work import size_of, work_of_run
 
 
 def priced(time_model: TimeModel, plan: DecodeRun, seqs: SequenceOf[Sequence], room: int) -> Priced:
@@ -19,7 +19,7 @@ def priced(time_model: TimeModel, plan: DecodeRun, seqs: SequenceOf[Sequence], r
 
     ``seqs``: who decodes. Must be asked before the plan is applied.
     """
-    clock = time_model.decode_clock(len(seqs)) if plan.passes == 1 else None
+    clock = time_model.decode_clock(size_of(seqs)) if plan.passes == 1 else None
     if clock is not None:
         found = plan.priced(clock, room)
         if found is not None:

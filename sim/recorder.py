@@ -7,9 +7,8 @@ sequence follows from these. Occupancy is integrated over time in whole cells an
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence as SequenceOf
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,31 +16,19 @@ from sim.clock import to_seconds
 from sim.compiled import mypyc_attr
 from sim.decode_run import DecodeRun
 from sim.policies.base import Policy
+from sim.request_rows import RequestRows
 from sim.samples import Samples
 from sim.scanned import Scanned
 from sim.schedulers.batch import DecodeBatch
-from sim.schedulers.runs import parts_of
+from sim.schedulers.runs import number_of, parts_of
 from sim.sequence import Sequence, Status
 from sim.step import Count, Placement, Run, Step
 from sim.step_log import Spans, StepLog
 from sim.stretches import StretchTable
 from sim.tally import Tally
-from sim.usage import CellTicks, Usage, counts_of
+from sim.usage import CellTicks, Usage
+from sim.work import size_of
 from workloads.request import Request
-
-FLOATS = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
-INTEGERS = (
-    "request",
-    "sample",
-    "conversation",
-    "turn",
-    "priority",
-    "prompt",
-    "output",
-    "preemptions",
-    "recomputed_tokens",
-    "prefix_hit_tokens",
-)
 
 
 class _Track:
@@ -75,10 +62,7 @@ class Recorder:
         """Steps and runs of steps: what the simulation went through one by one."""
         self.running_ticks = 0
         self.busy_ticks = 0
-        self.columns: dict[str, array[Any]] = {name: array("d") for name in FLOATS} | {
-            name: array("q") for name in INTEGERS
-        }
-        self.words: dict[str, list[str]] = {"slo_class": [], "status": [], "reason": []}
+        self.rows = RequestRows()
         self.stretches = StretchTable()
         self.pauses: list[list[float]] = []
         self.pause_kinds: list[list[str]] = []
@@ -111,7 +95,7 @@ class Recorder:
         self.events += 1
         went_on = self._emissions(self.log.steps, ended, step)
         self.log.append(end - start, end, went_on)
-        self.running_ticks += len(step.runs) * (end - start)
+        self.running_ticks += number_of(step.runs) * (end - start)
         self._count(step, placement)
 
     def _pauses(self, step: Step, now: float) -> None:
@@ -218,7 +202,7 @@ class Recorder:
     def are_streaming(self, batch: SequenceOf[Sequence]) -> bool:
         """Whether the last step gave a token to all of ``batch``, and to nobody else."""
         streaming = self._streaming
-        if len(batch) != len(streaming):
+        if size_of(batch) != len(streaming):
             return False
         for seq in batch.newcomers if isinstance(batch, DecodeBatch) else batch:
             if seq.id not in streaming:
@@ -231,7 +215,10 @@ class Recorder:
         self.events += 1
         self.log.extend(start, spans, sequences)
         totals, most = plan.occupied(spans)
-        self._add_occupied(totals, most, spans.duration)
+        sums = self._sums_of(len(totals))
+        for cache, amounts in enumerate(totals):
+            sums[cache].add(amounts)
+        self._was_busy(spans.duration, most)
         computed = n * sequences if plan.tokens is None else _total(plan.tokens, n)
         tally = self.tally
         self.running_ticks += sequences * spans.duration
@@ -243,19 +230,20 @@ class Recorder:
 
     def occupied(self, usage: tuple[Usage, ...], ticks: int) -> None:
         """The caches were used like this for so long."""
-        totals: list[tuple[int, ...]] = []
-        live: Any = 0
-        for part in usage:
-            totals.append(tuple([count * ticks for count in counts_of(part)]))
-            live += part.live * part.cell_bytes
-        self._add_occupied(totals, live, ticks)
+        live, sums = 0, self._sums_of(len(usage))
+        for cache, part in enumerate(usage):
+            sums[cache].use(part, ticks)
+            live += cast("int", part.live) * part.cell_bytes
+        self._was_busy(ticks, live)
 
-    def _add_occupied(self, totals: list[tuple[int, ...]], live: int, ticks: int) -> None:
-        self.busy_ticks += ticks
+    def _sums_of(self, caches: int) -> list[CellTicks]:
         if not self.cell_ticks:
-            self.cell_ticks = [CellTicks() for _ in totals]
-        for cache, amounts in enumerate(totals):
-            self.cell_ticks[cache].add(amounts)
+            self.cell_ticks = [CellTicks() for _ in range(caches)]
+        return self.cell_ticks
+
+    def _was_busy(self, ticks: int, live: int) -> None:
+        """``live``: the most bytes that were live meanwhile."""
+        self.busy_ticks += ticks
         if live > self.peak_live:
             self.peak_live = live
 
@@ -285,9 +273,9 @@ class Recorder:
         self._streaming.discard(seq.id)
         track.stretches[-1][1] = self.log.steps - 1
         self.tally.recomputed_tokens += seq.recomputed
-        self._row(seq.request, seq.sample, "finished", "")
-        self._times(track.first_scheduled, track.first_token, now)
-        self._costs(seq.preemptions, seq.recomputed, seq.hit)
+        times = track.first_scheduled, track.first_token, now
+        costs = seq.preemptions, seq.recomputed, seq.hit
+        self._row(seq.request, seq.sample, times, costs, "finished", "")
         self.stretches.append(track.stretches)
         self.pauses.append(track.pauses or self._none)
         self.pause_kinds.append(track.kinds or self._none)
@@ -295,36 +283,45 @@ class Recorder:
     def failed(self, request: Request, reason: str) -> None:
         """``request`` is given up; ``reason`` says why in a few words."""
         nan = float("nan")
-        self._row(request, 0, "failed", reason)
-        self._times(nan, nan, nan)
-        self._costs(0, 0, 0)
+        self._row(request, 0, (nan, nan, nan), (0, 0, 0), "failed", reason)
         self.stretches.append([])
         self.pauses.append(self._none)
         self.pause_kinds.append(self._none)
 
-    def _row(self, request: Request, sample: int, status: str, reason: str) -> None:
-        columns, words = self.columns, self.words
-        columns["request"].append(request.id)
-        columns["sample"].append(sample)
-        columns["conversation"].append(-1 if request.conversation is None else request.conversation)
-        columns["turn"].append(request.turn)
-        columns["priority"].append(request.priority)
-        columns["prompt"].append(request.prompt)
-        columns["output"].append(request.output)
-        columns["arrival_s"].append(request.arrival)
-        words["slo_class"].append(request.slo_class)
-        words["status"].append(status)
-        words["reason"].append(reason)
-
-    def _times(self, first_scheduled: float, first_token: float, finish: float) -> None:
-        self.columns["first_scheduled_s"].append(first_scheduled)
-        self.columns["first_token_s"].append(first_token)
-        self.columns["finish_s"].append(finish)
-
-    def _costs(self, preemptions: int, recomputed: int, hit: int) -> None:
-        self.columns["preemptions"].append(preemptions)
-        self.columns["recomputed_tokens"].append(recomputed)
-        self.columns["prefix_hit_tokens"].append(hit)
+    def _row(
+        self,
+        request: Request,
+        sample: int,
+        times: tuple[float, float, float],
+        costs: tuple[int, int, int],
+        status: str,
+        reason: str,
+    ) -> None:
+        """``times``: first scheduled, first token, finish; ``costs``: the last three integers."""
+        conversation = -1 if request.conversation is None else request.conversation
+        first_scheduled, first_token, finish = times
+        preemptions, recomputed, hit = costs
+        self.rows.append(
+            (
+                request.arrival,
+                first_scheduled,
+                first_token,
+                finish,
+                request.id,
+                sample,
+                conversation,
+                request.turn,
+                request.priority,
+                request.prompt,
+                request.output,
+                preemptions,
+                recomputed,
+                hit,
+                request.slo_class,
+                status,
+                reason,
+            )
+        )
 
 
 def _tokens_in(runs: SequenceOf[Run]) -> int:

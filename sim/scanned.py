@@ -21,7 +21,7 @@ from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence
 from sim.step import Count, Run, Work
 from sim.step_log import Spans
-from sim.work import context_of, lengths_of
+from sim.work import context_of, lengths_of, size_of
 
 
 class Scanned:
@@ -87,9 +87,10 @@ class Scanned:
         self, index: int, counts: list[int], loads: list[int], seqs: SequenceOf[Sequence]
     ) -> None:
         """What is needed rises by a token a sequence from step to step."""
-        context, n = context_of(seqs), len(seqs)
+        context, n = context_of(seqs), size_of(seqs)
         loaded = excess = 0
-        for steps, cells in zip(counts, loads, strict=False):
+        for span in range(len(counts)):
+            steps, cells = counts[span], loads[span]
             after = context + n * steps
             loaded += steps * cells
             if cells >= after:

@@ -60,6 +60,8 @@ class StepLog:
         self._counts: list[int] = []
         self._ticks: list[int] = []
         self._streaming: list[int] = []
+        """Who goes on streaming, in as many runs as `_shared` says for each."""
+        self._shared: list[int] = []
         self._packed: list[tuple[NDArray[Any], ...]] = []
         """The same before, in arrays of numbers as small as will do."""
         self._before = 0
@@ -75,6 +77,7 @@ class StepLog:
         self._counts.append(1)
         self._ticks.append(ticks)
         self._streaming.append(streaming)
+        self._shared.append(1)
         self.steps += 1
         self.last_end = end
 
@@ -83,7 +86,8 @@ class StepLog:
         self._waited(start)
         self._counts += spans.counts
         self._ticks += spans.ticks
-        self._streaming += [streaming] * len(spans.counts)
+        self._streaming.append(streaming)
+        self._shared.append(len(spans.counts))
         self.steps += spans.steps
         self.last_end = start + spans.duration
 
@@ -95,13 +99,15 @@ class StepLog:
             self._pack()
 
     def _pack(self) -> None:
-        latest = self._counts, self._ticks, self._streaming
-        sizes = [np.min_scalar_type(max(column, default=0)) for column in latest]
+        streaming = np.repeat(_array(self._streaming), _array(self._shared))
         self._packed.append(
-            tuple(np.array(column, size) for column, size in zip(latest, sizes, strict=True))
+            tuple(
+                column.astype(np.min_scalar_type(int(column.max(initial=0))))
+                for column in (_array(self._counts), _array(self._ticks), streaming)
+            )
         )
         self._before += len(self._counts)
-        self._counts, self._ticks, self._streaming = [], [], []
+        self._counts, self._ticks, self._streaming, self._shared = [], [], [], []
 
     @property
     def _runs(self) -> int:
@@ -147,3 +153,7 @@ class StepLog:
         seconds = np.concatenate([first, ticks]) / TICKS_PER_SECOND
         times = np.concatenate([streaming, streaming * (counts - 1)])
         return seconds[times > 0], times[times > 0]
+
+
+def _array(numbers: list[int]) -> NDArray[np.int64]:
+    return np.fromiter(numbers, np.int64, len(numbers))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from sim.step import Count
 
@@ -74,6 +74,15 @@ class CellTicks:
         self.free = 0
         self.external = 0
         self.shared = 0
+
+    def use(self, part: Usage, ticks: int) -> None:
+        """Add up a time in which the cache was used like this; all counts are numbers."""
+        self.live += cast("int", part.live) * ticks
+        self.reserved += cast("int", part.reserved) * ticks
+        self.internal += cast("int", part.internal) * ticks
+        self.free += cast("int", part.free) * ticks
+        self.external += cast("int", part.external) * ticks
+        self.shared += cast("int", part.shared) * ticks
 
     def add(self, amounts: tuple[int, ...]) -> None:
         """Add up more time; ``amounts`` in the order of `PARTS`."""

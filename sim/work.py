@@ -69,6 +69,11 @@ def work_of_run(plan: DecodeRun, seqs: SequenceOf[Sequence]) -> Work:
     )
 
 
+def size_of(seqs: SequenceOf[Sequence]) -> int:
+    """How many there are; what `len` answers, without a detour where all is compiled."""
+    return seqs.size if isinstance(seqs, DecodeBatch) else len(seqs)
+
+
 def context_of(seqs: SequenceOf[Sequence]) -> int:
     """The sum of the lengths of decoding sequences."""
     return seqs.context if isinstance(seqs, DecodeBatch) else sum(seq.computed for seq in seqs)

@@ -68,12 +68,12 @@ class Cluster:
 
     def _note(self, engine: int) -> None:
         """Take note of the rows that are new in an engine's record."""
-        recorder = self.engines[engine].recorder
-        requests, outputs = recorder.columns["request"], recorder.columns["output"]
-        for index in range(self._seen[engine], len(requests)):
-            begin = self._begin_of(requests[index])
-            self.served.append(Served(Row(engine, index), begin, outputs[index]))
-        self._seen[engine] = len(requests)
+        rows = self.engines[engine].recorder.rows
+        for line in range(self._seen[engine], len(rows)):
+            row = rows[line]
+            begin = self._begin_of(row["request"])
+            self.served.append(Served(Row(engine, line), begin, row["output"]))
+        self._seen[engine] = len(rows)
 
     def _begin_of(self, request: int) -> Row | None:
         """The row where a request began, if it did elsewhere."""

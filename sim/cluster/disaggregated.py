@@ -68,7 +68,7 @@ class Disaggregated(Cluster):
         recorder = self.engines[engine].recorder
         row = Row(engine, self._seen[engine])
         self._seen[engine] += 1
-        if recorder.words["status"][row.line] == "failed" or request.output == 1:
+        if recorder.rows[row.line]["status"] == "failed" or request.output == 1:
             self.served.append(Served(row, None, request.output))
             self._on_completed(request, at)
             return

@@ -74,24 +74,19 @@ class MergedRecorder(Recorder):
     def _take(self, served: Served) -> None:
         end, begin = served.end, served.begin
         last = self._parts[end.engine]
-        values = {name: column[end.line] for name, column in last.columns.items()}
-        values["output"] = served.output
-        words = {name: column[end.line] for name, column in last.words.items()}
+        values = last.rows[end.line] | {"output": served.output}
         stretches, pauses = self._stretches(end), last.pauses[end.line]
         if begin is not None:
-            first = self._parts[begin.engine].columns
+            first = self._parts[begin.engine].rows[begin.line]
             for name in _SUMMED:
-                values[name] += first[name][begin.line]
-            values["prefix_hit_tokens"] = first["prefix_hit_tokens"][begin.line]
-            if words["status"] == "finished":
+                values[name] += first[name]
+            values["prefix_hit_tokens"] = first["prefix_hit_tokens"]
+            if values["status"] == "finished":
                 for name in ("first_scheduled_s", "first_token_s"):
-                    values[name] = first[name][begin.line]
+                    values[name] = first[name]
                 stretches = self._stretches(begin) + stretches
                 pauses = self._parts[begin.engine].pauses[begin.line] + pauses
-        for name, value in values.items():
-            self.columns[name].append(value)
-        for name, word in words.items():
-            self.words[name].append(word)
+        self.rows.append(tuple(values.values()))
         kinds = [self._parts[row.engine].pause_kinds[row.line] for row in (begin, end) if row]
         self.stretches.append(stretches)
         self.pauses.append(pauses)

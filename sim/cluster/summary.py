@@ -58,7 +58,7 @@ def _replica(engine: Engine, ticks: int) -> dict[str, Any]:
         "steps": recorder.counts["steps"],
         "prompt_tokens": recorder.counts["prompt_tokens"],
         "output_tokens": recorder.counts["output_tokens"],
-        "prefix_hit_tokens": sum(recorder.columns["prefix_hit_tokens"]),
+        "prefix_hit_tokens": int(sum(recorder.rows.column("prefix_hit_tokens"))),
         "kv_utilization_mean": live / (capacity * ticks) if capacity else 0.0,
     }
     return plain | ({"tiers": summary_of(tiers)} if tiers else {})

@@ -15,12 +15,13 @@ from sim.decode_run import DecodeRun, Priced, steps_up_to
 from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Occupancy, Totals
 from sim.paging.run import Members
-from sim.schedulers.calendar import Due
+from sim.schedulers.calendar import Ranked
 from sim.sequence import Sequence
 from sim.step import Reads
 from sim.step_log import Spans
 from sim.timing.base import DecodeClock
 from sim.usage import Usage
+from sim.work import size_of
 
 
 class GrowingRun(DecodeRun):
@@ -41,32 +42,38 @@ class GrowingRun(DecodeRun):
         self._manager = manager
         self._totals = totals
         self._occupancy = occupancy
-        self._sequences = len(seqs)
+        self._sequences = size_of(seqs)
         self._size: int = manager.groups[0].size
-        self._period = due.agenda(0)
         self._free: int = manager.pool.free
         self._entries: int = totals.entries
         self._tokens: int = totals.tokens
         self._surplus: int = totals.surplus
-        self._visits: list[Due] = []
-        """The period again and again."""
+        self._steps: list[int] = []
+        """Those in which anybody is due, period after period."""
+        self._takers: list[int] = []
+        """How many tables take a block in each of them."""
+        self._due: list[list[Ranked]] = []
+        """Who is due in each of them."""
         self._loaded: list[int] = []
         """Cells that are loaded by a step of each span that was priced."""
         self._found: list[tuple[int, int]] = []
         """(step, surplus that turned up in it), of the steps taken."""
-        super().__init__(self._steps_with_room(steps))
+        super().__init__(self._steps_with_room(steps, due))
 
-    def _steps_with_room(self, steps: int) -> int:
-        free, visits, period = self._free, self._visits, self._period
+    def _steps_with_room(self, steps: int, due: Members) -> int:
+        free, agenda = self._free, due.agenda(0)
         for start in range(0, steps, self._size):
-            for ahead, takers, due in period:
-                step = start + ahead
+            for index in range(len(agenda.aheads)):
+                step = start + agenda.aheads[index]
                 if step >= steps:
                     break
+                takers = agenda.numbers[index]
                 free -= takers
                 if free < 0:
                     return step
-                visits.append((step, takers, due))
+                self._steps.append(step)
+                self._takers.append(takers)
+                self._due.append(agenda.due[index])
         return steps
 
     # What it will be like.
@@ -77,10 +84,10 @@ class GrowingRun(DecodeRun):
         counts, each, start = spans.counts, spans.ticks, clock.start
         loaded = self._loaded = []
         entries, tokens, first, duration = self._entries, self._tokens, 0, 0
-        for step, takers, _ in [*self._visits, (self.steps, 1, [])]:
-            if not takers:
-                continue
-            if step > first:
+        stops, taken = [*self._steps, self.steps], [*self._takers, 1]
+        for index in range(len(stops)):
+            step, takers = stops[index], taken[index]
+            if takers and step > first:
                 attention = clock.attention(0, entries * size, tokens + n * step, entries)
                 if attention < 0:
                     return None
@@ -103,7 +110,7 @@ class GrowingRun(DecodeRun):
     def _foreseen_reads(self) -> tuple[Reads, ...]:
         """Whole blocks and live pairs."""
         entries = np.full(self.steps, self._entries, dtype=np.int64)
-        for step, takers, _ in self._visits:
+        for step, takers in zip(self._steps, self._takers, strict=True):
             entries[step:] += takers
         grown = np.arange(1, self.steps + 1, dtype=np.int64)
         return (Reads(entries * self._size, self._tokens + self._sequences * grown, entries),)
@@ -111,7 +118,7 @@ class GrowingRun(DecodeRun):
     def _foreseen_usage(self) -> tuple[Usage, ...]:
         """The pool's."""
         surplus = np.full(self.steps, self._surplus)
-        for step, _, due in self._visits:
+        for step, due in zip(self._steps, self._due, strict=True):
             for _, seq in due:
                 length = seq.computed + step
                 if length % self._size == 0:
@@ -132,11 +139,12 @@ class GrowingRun(DecodeRun):
         size, holdings = self._size, manager.holdings
         late = manager.caching and manager.hears_late
         early = manager.caching and not manager.hears_late
-        for step, _, due in self._visits:
+        for index in range(len(self._steps)):
+            step = self._steps[index]
             if step >= steps:
                 break
             before = totals.surplus
-            for _, seq in due:
+            for _, seq in self._due[index]:
                 length, holding = seq.computed + step, holdings[seq.id]
                 if not length % size:
                     holding.tables[0].blocks.append(pool.take_one())
@@ -167,7 +175,7 @@ class GrowingRun(DecodeRun):
         surplus_ticks = self._surplus * spans.duration
         for step, more in self._found:
             surplus_ticks += more * (spans.duration - spans.ticks_before(step))
-        used = totals.counts(
+        used = totals.integrals(
             self._occupancy, token_ticks, cell_ticks, surplus_ticks, spans.duration
         )
         return [used], totals.live(tokens) * self._occupancy.cell_bytes

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from sim.paging.groups import Group, Table
 from sim.paging.manager import BlockManager, Holding
@@ -161,22 +160,25 @@ class Totals:
 
     def usage(self, occupancy: Occupancy) -> Usage:
         """The usage at this moment, if the totals are enough."""
-        return self.split(occupancy, self.tokens, self.entries * self._size, self.surplus)
+        capacity, size = occupancy.capacity, occupancy.cell_bytes
+        live, reserved, internal, free, external, shared = self.integrals(
+            occupancy, self.tokens, self.entries * self._size, self.surplus, 1
+        )
+        return Usage(capacity, live, reserved, internal, free, external, shared, size)
 
     def split(self, occupancy: Occupancy, tokens: Count, cells: Count, surplus: Count) -> Usage:
         """The usage with so many tokens, in tables of so many cells, and room never used."""
-        capacity, size = occupancy.capacity, occupancy.cell_bytes
-        counts = self.counts(occupancy, tokens, cells, surplus)
-        live, reserved, internal, free, external, shared = counts
-        return Usage(capacity, live, reserved, internal, free, external, shared, size)
+        pool, capacity = self._manager.pool, occupancy.capacity
+        twice, shared = pool.extra_holds * self._size, len(pool.sharers) * self._size
+        live, reserved = tokens - twice, cells - surplus - tokens
+        free = capacity - (cells - twice)
+        internal = cells - twice - live - reserved
+        return Usage(capacity, live, reserved, internal, free, 0, shared, occupancy.cell_bytes)
 
-    def counts(
-        self, occupancy: Occupancy, tokens: Any, cells: Any, surplus: Any, time: int = 1
-    ) -> tuple[Any, ...]:
-        """The counts of such a usage, in the order of `PARTS`.
-
-        Given the three integrated over a ``time``, it answers the counts integrated over it.
-        """
+    def integrals(
+        self, occupancy: Occupancy, tokens: int, cells: int, surplus: int, time: int
+    ) -> tuple[int, ...]:
+        """The counts of `split` in the order of `PARTS`, all integrated over a ``time``."""
         pool, size = self._manager.pool, self._size
         twice = pool.extra_holds * size * time
         live, reserved = tokens - twice, cells - surplus - tokens

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from sim.policies.base import Policy
 from sim.schedulers.batch import DecodeBatch
-from sim.schedulers.calendar import Calendar, Due, Ranked
+from sim.schedulers.calendar import Agenda, Calendar, Ranked
 from sim.sequence import Sequence
 
 
@@ -21,7 +21,7 @@ class Members(Protocol):
     def due(self, ahead: int, /) -> list[Ranked]:
         """At one step."""
 
-    def agenda(self, residue: int, /) -> list[Due]:
+    def agenda(self, residue: int, /) -> Agenda:
         """At all steps of the policy's next period, see `Calendar.agenda`."""
 
 
@@ -34,7 +34,7 @@ class _Listed:
     def due(self, ahead: int) -> list[Ranked]:
         return self._calendar.due(ahead)
 
-    def agenda(self, residue: int) -> list[Due]:
+    def agenda(self, residue: int) -> Agenda:
         return self._calendar.agenda(0, residue)
 
 

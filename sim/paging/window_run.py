@@ -183,11 +183,11 @@ class WindowRun(DecodeRun):
     def _steps_with_room(self, steps: int, due: Members, wanted: int | None) -> int:
         free, period = self._free, due.agenda(0)
         for start in range(0, steps, self._layers.period):
-            for ahead, _, members in period:
-                step = start + ahead
+            for index in range(len(period.aheads)):
+                step = start + period.aheads[index]
                 if step >= steps:
                     break
-                visit = _Visit(step, members, len(self._rows))
+                visit = _Visit(step, period.due[index], len(self._rows))
                 free = self._free_after(visit, free)
                 if free < 0 or (wanted is not None and free >= wanted):
                     return step

@@ -22,7 +22,7 @@ from sim.paging.groups import Group
 from sim.paging.growth import GrowingRun
 from sim.paging.manager import MISS, BlockManager, Holding
 from sim.paging.occupancy import Occupancy, Totals, final_length
-from sim.paging.owners import owners_of
+from sim.paging.owners import Map, owners_of
 from sim.paging.reads import reads_of_step
 from sim.paging.refusals import Refusal, Writers
 from sim.paging.run import due_in
@@ -30,10 +30,11 @@ from sim.paging.spec import Layout, layout_of
 from sim.paging.window_run import Layers, WindowRun
 from sim.policies.paged_ops import PagedOperations
 from sim.policies.paged_options import PagedOptions
-from sim.schedulers.runs import parts_of
+from sim.schedulers.runs import number_of, parts_of
 from sim.sequence import Sequence, Status
 from sim.step import Cells, Copy, Placement, Reads, Step
 from sim.usage import Usage
+from sim.work import size_of
 from workloads.errors import InputError
 
 
@@ -71,6 +72,7 @@ class Paged(PagedOperations):
         self._state_size = next((s.block_size for s in specs if s.mode == "align"), 0)
         self._serving = tuple(self._group_serving(index) for index in range(len(self.groups)))
         self._occupancy = Occupancy(self.manager, self.layout.block_bytes)
+        self._map: Map | None = None
         self.period = _period_of(self.manager.groups)
         self._residues = {
             public: _residues_of(self.manager.groups, self.period, public and caching)
@@ -236,7 +238,8 @@ class Paged(PagedOperations):
     def commit(self, step: Step) -> Placement:
         """Whole blocks are read; shared blocks that are written to were copied."""
         self.settle(step)
-        if self._grows_only and len(step.runs) == len(self._seqs) and not self.manager.open_tails:
+        sequences = number_of(step.runs)
+        if self._grows_only and sequences == len(self._seqs) and not self.manager.open_tails:
             return self.placed(step, (self._reads_of_everybody(step),))
         starts, sizes = (
             np.array([(start, n) for _, start, n in step.runs], dtype=np.int64).reshape(-1, 2).T
@@ -260,7 +263,7 @@ class Paged(PagedOperations):
     def settle(self, step: Step) -> None:
         """The part of `commit` without which the next step cannot be scheduled."""
         self.manager.step_ends()
-        self._totals.stepped(len(step.runs))
+        self._totals.stepped(number_of(step.runs))
         if self.manager.moved:
             self._owe_copies()
 
@@ -338,7 +341,7 @@ class Paged(PagedOperations):
     def plan_run(self, seqs: SequenceOf[Sequence], steps: int) -> DecodeRun | None:
         """Closed form, but where shared blocks leave windows or states are aligned."""
         wanted, self._wanted = self._wanted, None
-        if len(seqs) != len(self._seqs):
+        if size_of(seqs) != len(self._seqs):
             return None
         manager, due = self.manager, due_in(self, seqs)
         if self._grows_only and not manager.open_tails:
@@ -412,18 +415,13 @@ class Paged(PagedOperations):
 
     def owners(self, cache: int = 0) -> Cells:
         """Live cells by owner; -3 where a held block has no live token."""
-        return self._owners_in(np.arange(1, self.manager.pool.size)).ravel()
+        return owners_of(self.manager, self._occupancy, self._seqs)
 
     def owners_at(self, cells: Cells, cache: int = 0) -> Cells:
-        """Looks at the blocks of those cells only."""
-        block, offset = np.divmod(cells, self._occupancy.block_cells)
-        asked, rows = np.unique(block + 1, return_inverse=True)
-        owners: Cells = self._owners_in(asked)[rows, offset]
-        return owners
-
-    def _owners_in(self, blocks: Cells) -> Cells:
-        spans = {id: self._occupancy.span_of(seq) for id, seq in self._seqs.items()}
-        return owners_of(self.manager, spans, self._occupancy.block_cells, blocks)
+        """Looks at the blocks of those cells only, and remembers them for the next time."""
+        if self._map is None or self._map.cells is not cells:
+            self._map = Map(self.manager, self._occupancy, cells)
+        return self._map.draw(self._seqs)
 
     def check_integrity(self) -> None:
         """Every block is free or held, holders are counted right, and so are cells."""

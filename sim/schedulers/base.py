@@ -35,6 +35,8 @@ class Scheduler(ABC):
     name: ClassVar[str]
     takes_over: ClassVar[bool] = False
     """Whether it admits sequences whose prompt another replica has computed."""
+    visits_each: bool = False
+    """Whether single steps ask the policy for every sequence that decodes, due or not."""
     policy: Policy
     speculation: Speculation | None = None
     """Drafts for the sequences that decode, once `speculate` was called."""

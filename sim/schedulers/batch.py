@@ -11,22 +11,23 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from collections.abc import Sequence as SequenceOf
-from typing import NamedTuple, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sim.policies.base import Policy
-from sim.schedulers.calendar import Calendar, Due, Ranked
+from sim.schedulers.calendar import Agenda, Calendar, Ranked
 from sim.sequence import Sequence, StepClock
 
 
-class _Member(NamedTuple):
+class _Member:
     """What is known of a member since it joined. behind: how much shorter than the clock it is."""
 
-    end: int
-    residues: Collection[int]
-    behind: int
+    def __init__(self, end: int, residues: Collection[int], behind: int) -> None:
+        self.end = end
+        self.residues = residues
+        self.behind = behind
 
 
 class DecodeBatch(SequenceOf[Sequence]):
@@ -54,7 +55,6 @@ class DecodeBatch(SequenceOf[Sequence]):
         self._ends: list[tuple[int, int, Sequence]] = []
         self._behind = 0
         self._squares = 0
-        self._longest: list[tuple[int, int]] = []
 
     def __len__(self) -> int:
         return self.size
@@ -81,7 +81,6 @@ class DecodeBatch(SequenceOf[Sequence]):
         last = self.clock.sampled + end - seq.tokens
         self._members[seq.id] = _Member(last, residues, behind)
         heapq.heappush(self._ends, (last, seq.rank, seq))
-        heapq.heappush(self._longest, (behind, seq.id))
         self._behind += behind
         self._squares += behind * behind
         seq.follow(self.clock)
@@ -95,8 +94,9 @@ class DecodeBatch(SequenceOf[Sequence]):
 
     def leave(self, seq: Sequence) -> None:
         """Take a member out."""
-        _, residues, behind = self._members.pop(seq.id)
-        self._calendar.remove(seq.rank, seq, residues, behind)
+        member = self._members.pop(seq.id)
+        behind = member.behind
+        self._calendar.remove(seq.rank, seq, member.residues, behind)
         self._behind -= behind
         self._squares -= behind * behind
         seq.follow(None)
@@ -129,12 +129,7 @@ class DecodeBatch(SequenceOf[Sequence]):
     @property
     def longest(self) -> int:
         """The longest of them; there must be a member."""
-        while True:
-            behind, owner = self._longest[0]
-            member = self._members.get(owner)
-            if member is not None and member.behind == behind:
-                return self.clock.scheduled - behind
-            heapq.heappop(self._longest)
+        return self.clock.scheduled - min(self._lags)
 
     # Who is due, and who ends.
 
@@ -145,7 +140,7 @@ class DecodeBatch(SequenceOf[Sequence]):
         """
         return self._calendar.due(self.clock.scheduled + ahead)
 
-    def agenda(self, residue: int) -> list[Due]:
+    def agenda(self, residue: int) -> Agenda:
         """The members that are due within the next period, see `Calendar.agenda`."""
         return self._calendar.agenda(self.clock.scheduled, residue)
 

@@ -10,8 +10,18 @@ from sim.sequence import Sequence
 Ranked = tuple[int, Sequence]
 """A sequence with its rank, so that lists of them sort in running order."""
 
-Due = tuple[int, int, list[Ranked]]
-"""Steps from now, how many are due then on account of one residue, and who is due at all."""
+
+class Agenda:
+    """Who is due in the next period, at steps of which each is listed once.
+
+    aheads: steps from now, rising. numbers: how many are due then on account of one residue. due:
+    who is due at all; not to be changed.
+    """
+
+    def __init__(self) -> None:
+        self.aheads: list[int] = []
+        self.numbers: list[int] = []
+        self.due: list[list[Ranked]] = []
 
 
 class _Slot:
@@ -68,22 +78,21 @@ class Calendar:
             return []
         return self._slots[index].due
 
-    def agenda(self, time: int, residue: int) -> list[Due]:
-        """Who is due in the ``period`` steps from ``time`` on, in order.
-
-        Steps at which nobody is due are left out.
-        """
+    def agenda(self, time: int, residue: int) -> Agenda:
+        """Who is due in the ``period`` steps from ``time`` on."""
         now, period = time % self._period, self._period
         places, slots, count = self._places, self._slots, len(self._places)
         all_alike = len(self._residues) == 1 and residue in self._residues
-        agenda: list[Due] = []
+        agenda = Agenda()
+        aheads, numbers, due = agenda.aheads, agenda.numbers, agenda.due
         index = bisect_left(places, now)
         for _ in range(count):
             if index == count:
                 index = 0
                 now -= period
             slot = slots[index]
-            number = len(slot.due) if all_alike else slot.numbers.get(residue, 0)
-            agenda.append((places[index] - now, number, slot.due))
+            aheads.append(places[index] - now)
+            numbers.append(len(slot.due) if all_alike else slot.numbers.get(residue, 0))
+            due.append(slot.due)
             index += 1
         return agenda

@@ -21,8 +21,13 @@ def parts_of(runs: SequenceOf[Run]) -> tuple[DecodeBatch | None, SequenceOf[Run]
     return None, runs
 
 
+def number_of(runs: SequenceOf[Run]) -> int:
+    """How many there are; what `len` answers, without a detour where all is compiled."""
+    return runs.size if isinstance(runs, BatchRuns) else len(runs)
+
+
 class BatchRuns(SequenceOf[Run]):
-    """One token of every member of ``batch``, and ``chunks``, in running order.
+    """One token of every member of ``batch``, and ``chunks``, in running order: ``size`` runs.
 
     Made after the step was scheduled; must be asked before it is updated.
     """
@@ -31,12 +36,12 @@ class BatchRuns(SequenceOf[Run]):
         self.batch = batch
         self.chunks = chunks
         self._running = running
-        self._size = batch.size + len(chunks)
+        self.size = batch.size + len(chunks)
         self._listed: list[Run] | None = None
         self._apart: list[Run] | None = None
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self[:])

@@ -177,12 +177,14 @@ class VllmScheduler(Scheduler):
 
         Members of the batch that are not due have room, so only their token is counted. That is
         exact as long as it does not matter in which order tokens are given out: all of the batch
-        fits into the budget, and the others come after it.
+        fits into the budget, and the others come after it. Where each is to be visited, all are
+        asked as if none of that were known.
         """
         chunks: Chunks = {}
         batch, others = self._batch, self._others
         budget = self.options.max_batched_tokens - batch.size
-        if budget < 0 or (others and self._running[-len(others)] is not others[0]):
+        apart = others and self._running[-len(others)] is not others[0]
+        if self.visits_each or budget < 0 or apart:
             return self._visit_all(step, 0, chunks, budget + batch.size)
         due = [] if self.policy.allocate_each(batch) else batch.due()
         for _, seq in [*due, *((other.rank, other) for other in others)]:

@@ -86,10 +86,10 @@ def test_prompts_are_cut_at_the_token_budget(budget_of):
 def test_a_request_that_never_fits_fails_and_the_others_go_on(budget_of):
     budget = budget_of(tokens=256, max_model_len=1000)
     recorder = simulate(Listed([(0.0, 8, 2), (0.0, 500, 2), (1.0, 8, 2)]), budget)
-    assert recorder.words["status"] == ["failed", "finished", "finished"]
-    assert recorder.words["reason"][0] == "does not fit into the empty cache"
+    assert recorder.rows.column("status") == ["failed", "finished", "finished"]
+    assert recorder.rows.column("reason")[0] == "does not fit into the empty cache"
     recorder = simulate(Listed([(0.0, 500, 2)]), budget_of(tokens=2000, max_model_len=400))
-    assert recorder.words["reason"] == ["longer than the longest sequence allowed (400 tokens)"]
+    assert recorder.rows.column("reason") == ["longer than the longest sequence allowed (400 tokens)"]
 
 
 def test_follow_ups_come_after_their_predecessor_also_if_it_failed(budget_of):
@@ -110,7 +110,7 @@ def test_samples_share_the_prompt_and_come_back_one_by_one(budget_of):
     shared = simulate(Listed([request]), budget_of(), policy="ring")
     assert shared.counts["computed_tokens"] == 40 + 3 * 4
     assert shared.counts["output_tokens"] == 15
-    assert sorted(shared.columns["sample"]) == [0, 1, 2]
+    assert sorted(shared.rows.column("sample")) == [0, 1, 2]
     assert shared.samples.rows[-1]["shared_bytes"] > 0
     alone = simulate(Listed([request]), budget_of(), policy="none")
     assert alone.counts["output_tokens"] == 15
@@ -122,7 +122,7 @@ def test_preempted_tokens_are_counted_as_recomputed(budget_of):
     assert recorder.counts["preemptions"] == 1
     # The first is ahead by a token, since the second prompt took two steps: when all 256 cells
     # are full they hold 129 and 127. The second gives way, and later computes its tokens again.
-    again = int(recorder.columns["recomputed_tokens"][-1])
+    again = int(recorder.rows.column("recomputed_tokens")[-1])
     assert again == recorder.counts["recomputed_tokens"] == 127
     assert recorder.counts["computed_tokens"] == 2 * 159 + again
 

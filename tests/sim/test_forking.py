@@ -92,8 +92,8 @@ def test_beams_compute_their_prompt_once_and_one_token_a_step_each(budget_of):
     recorder = simulate([searching(0, 0.0, 40, 50, 4)], budget_of()).recorder
     assert recorder.counts["computed_tokens"] == 40 + 4 * 49
     assert recorder.counts["output_tokens"] == 4 * 50
-    assert sorted(recorder.columns["sample"]) == [0, 1, 2, 3]
-    assert recorder.words["status"] == ["finished"] * 4
+    assert sorted(recorder.rows.column("sample")) == [0, 1, 2, 3]
+    assert recorder.rows.column("status") == ["finished"] * 4
     assert recorder.counts["cow_bytes"] > 0
 
 
@@ -108,7 +108,7 @@ def test_beams_that_go_on_from_one_another_hold_less_than_samples_that_do_not(bu
 def test_every_policy_serves_beam_search_and_gives_everything_back(budget_of, policy):
     requests = [searching(i, 0.001 * i, 30 + i, 20, 1 + i % 4) for i in range(8)]
     recorder = simulate(requests, budget_of(tokens=600), policy).recorder
-    assert recorder.words["status"].count("finished") == sum(r.beam_width for r in requests)
+    assert recorder.rows.column("status").count("finished") == sum(r.beam_width for r in requests)
     assert recorder.policy.usage()[0].free == recorder.policy.usage()[0].capacity
 
 
@@ -116,7 +116,7 @@ def test_a_request_for_which_no_room_can_be_made_fails_once_with_all_its_beams(b
     """More beams than can run: those that wait for the end of the others come to their turn."""
     budget = budget_of(tokens=400, max_seqs=2, max_model_len=300)
     recorder = simulate([searching(0, 0.0, 100, 60, 3)], budget).recorder
-    assert recorder.words["status"] == ["finished"] * 3
+    assert recorder.rows.column("status") == ["finished"] * 3
 
 
 def test_a_preempted_sequence_streams_up_to_its_preemption(budget_of):
@@ -169,6 +169,6 @@ def test_runs_of_steps_give_the_same_bits_as_single_steps(
         recorder.policy.check_integrity()
         assert (
             np.isfinite(columns["finish_s"][columns["output"] > 0]).all()
-            or "failed" in (recorder.words["status"])
+            or "failed" in (recorder.rows.column("status"))
         )
     assert results[0] == results[1]

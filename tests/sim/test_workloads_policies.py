@@ -157,7 +157,7 @@ def test_nothing_is_lost(spec: str, name: str) -> None:
     assert steps
     assert not list(policy.holders())
     assert all(part.free == part.capacity for part in policy.usage())
-    seen = finished.recorder.columns["request"]
+    seen = finished.recorder.rows.column("request")
     assert set(seen) == {each.id for each in requests}
 
 

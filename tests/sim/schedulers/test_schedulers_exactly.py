@@ -140,5 +140,5 @@ def test_runs_of_steps_give_the_same_bits_as_single_steps(budget_of, pair, reque
         results.append(
             repr((columns, summary, timeline_columns(recorder), sorted(chosen.counts.items())))
         )
-        assert len(set(recorder.columns["request"])) == len(requests)
+        assert len(set(recorder.rows.column("request"))) == len(requests)
     assert results[0] == results[1]
