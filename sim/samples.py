@@ -9,6 +9,7 @@ import numpy as np
 from sim.clock import FOREVER, to_seconds, to_ticks
 from sim.errors import UnsupportedOperation
 from sim.policies.base import Policy
+from sim.step import Cells
 from sim.usage import Usage
 
 MOST_ROWS = 512
@@ -32,6 +33,7 @@ class Samples:
         self._interval = FIRST_INTERVAL
         self._until = FOREVER
         self._height = MAP_HEIGHT
+        self._addresses: dict[int, Cells] = {}
         self.due = 0
         self.rows: list[dict[str, Any]] = []
 
@@ -73,10 +75,18 @@ class Samples:
         maps = {}
         for cache, part in enumerate(usage):
             if part.capacity:
-                rows = min(self._height, part.capacity)
-                addresses = (np.arange(rows) * part.capacity + part.capacity // 2) // rows
+                addresses = self._addresses_of(cache, part.capacity)
                 maps[f"owners_{cache}"] = self._policy.owners_at(addresses, cache).astype(np.int32)
         return maps
+
+    def _addresses_of(self, cache: int, capacity: int) -> Cells:
+        """The addresses that are drawn, of so many: the same array every time."""
+        addresses = self._addresses.get(cache)
+        if addresses is None:
+            rows = min(self._height, capacity)
+            addresses = (np.arange(rows) * capacity + capacity // 2) // rows
+            self._addresses[cache] = addresses
+        return addresses
 
 
 def names_cells(policy: Policy) -> bool:

@@ -23,7 +23,8 @@ Range = tuple[int, int]
 class Table:
     """The block table of one sequence in one group.
 
-    blocks: block of every ``size`` tokens, or the null block. live: a number of leading entries
+    blocks: block of every ``size`` tokens, or the null block; entries are appended and made null,
+    and where anything else happens to them, it is another list. live: a number of leading entries
     that are null. cached: leading entries that the prefix cache was offered. state: index of the
     entry that holds the state before the last one (aligned recurrent groups).
     """

@@ -410,7 +410,7 @@ class BlockManager:
         for group, table in zip(self.groups, holding.tables, strict=True):
             kept = -(-tokens // group.size)
             self.pool.give([block for block in table.blocks[kept:] if block])
-            del table.blocks[kept:]
+            table.blocks = table.blocks[:kept]
             table.live = min(table.live, kept)
             table.cached = min(table.cached, tokens // group.size)
             if tokens % group.size and table.blocks[-1]:
@@ -460,9 +460,9 @@ class BlockManager:
     def _unshare_tails(self, holding: Holding, computed: int) -> None:
         """Copy on write; the last holder of a block writes in place."""
         for index, entry in self.shared_tails(holding, computed):
-            blocks = holding.tables[index].blocks
-            source, target = blocks[entry], self.pool.take_one()
-            blocks[entry] = target
+            table = holding.tables[index]
+            source, target = table.blocks[entry], self.pool.take_one()
+            table.blocks = [*table.blocks[:entry], target, *table.blocks[entry + 1 :]]
             self.pool.give([source])
             self.moved.append(Moved(index, source, target, computed % self.groups[index].size))
         self.open_tails -= 1

@@ -2,76 +2,155 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import chain
+from array import array
+from bisect import bisect_right
+from itertools import compress
 
 import numpy as np
 
-from sim.paging.groups import Group, Table
+from sim.paging.groups import Blocks, Group
 from sim.paging.manager import BlockManager
+from sim.paging.occupancy import Occupancy
 from sim.paging.sums import Ints
+from sim.sequence import Sequence
 
 FREE, SHARED, DEAD = -1, -2, -3
 
 
-def owners_of(
-    manager: BlockManager, spans: Mapping[int, tuple[int, int]], cells: int, asked: Ints
-) -> Ints:
-    """The owner of every cell of the blocks ``asked``, shape (blocks asked, cells of a block).
+class _Seen:
+    """The cells of a table that are asked for, as far as it was looked at.
 
-    spans: by sequence id, from and up to where the last step computed tokens. A cell that several
-    sequences hold is ``SHARED``; one of a held block without a token that is attended to, ``DEAD``.
+    places: of these cells in a drawing. entries: of the table that they are in. ends: tokens of
+    the sequence up to the end of each. length: entries that were looked at.
     """
-    owners = np.full((len(asked), cells), FREE, dtype=np.int64)
-    holdings = manager.holdings
-    if not holdings:
-        return owners
-    row_of = np.full(manager.pool.size, -1)
-    row_of[asked] = np.arange(len(asked))
-    row_of[0] = -1
-    ids = np.fromiter(holdings, dtype=np.int64, count=len(holdings))
-    shared = np.zeros(manager.pool.size, dtype=bool)
-    shared[list(manager.pool.sharers)] = True
-    is_shared = shared[asked]
-    found = []
-    for group in manager.groups:
-        tables = [holding.tables[group.index] for holding in holdings.values()]
-        steps = [spans[id] for id in holdings]
-        rows, at, cell, holder = _live_in(group, tables, steps, cells, row_of)
-        owners[rows] = DEAD
-        found.append((rows[at], cell, ids[holder[at]]))
-    for rows, cell, owner in found:
-        owners[rows, cell] = np.where(is_shared[rows], SHARED, owner)
-    return owners
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+        self.length = 0
+        self.places: list[int] = []
+        self.entries: list[int] = []
+        self.ends: list[int] = []
+
+    def leave_out_nulls(self) -> None:
+        """Forget what the sequence no longer holds."""
+        blocks = self.blocks
+        held = [i for i, entry in enumerate(self.entries) if blocks[entry]]
+        if len(held) < len(self.entries):
+            self.places = [self.places[i] for i in held]
+            self.entries = [self.entries[i] for i in held]
+            self.ends = [self.ends[i] for i in held]
 
 
-def _live_in(
-    group: Group, tables: list[Table], spans: list[tuple[int, int]], cells: int, row_of: Ints
-) -> tuple[Ints, Ints, Ints, Ints]:
-    """Rows of the blocks of all tables that have one; which of these, and which cells, are live.
+class Map:
+    """Draws the owners of some cells again and again.
 
-    Last, for every one of the blocks the index of its table.
+    cells: their addresses, block after block, block 1 first. A cell that several
+    sequences hold is ``SHARED``; one of a held block without a token that is attended to,
+    ``DEAD``. What was found in a block table is kept as long as the sequence has it, so a drawing
+    costs no more than the sequences and the cells that are theirs.
     """
-    held = [table.blocks[table.live :] for table in tables]
-    lengths = np.array([len(blocks) for blocks in held], dtype=np.int64)
-    count = int(lengths.sum())
-    rows = row_of[np.fromiter(chain.from_iterable(held), np.int64, count)]
-    holder = np.repeat(np.arange(len(tables)), lengths)
-    before = np.cumsum(lengths) - lengths - [table.live for table in tables]
-    places = (rows >= 0).nonzero()[0]
-    rows, holder = rows[places], holder[places]
-    begins = (places - before[holder]) * group.size
+
+    def __init__(self, manager: BlockManager, occupancy: Occupancy, cells: Ints) -> None:
+        self.cells = cells
+        self._manager = manager
+        self._occupancy = occupancy
+        self._empty = array("q", [FREE]) * len(cells)
+        self._asked: dict[int, list[tuple[int, int]]] = {}
+        """Of every block with such cells: place in a drawing, and number in the block, of each."""
+        for place in np.argsort(cells, kind="stable").tolist():
+            block, number = divmod(int(cells[place]), occupancy.block_cells)
+            self._asked.setdefault(block + 1, []).append((place, number))
+        self._seen: dict[int, list[_Seen]] = {}
+
+    def draw(self, seqs: dict[int, Sequence]) -> Ints:
+        """The owners now; ``seqs``: all that hold anything."""
+        owners, known, groups = self._empty[:], self._seen, self._manager.groups
+        holdings = self._manager.holdings
+        for owner, holding in holdings.items():
+            seen = known.get(owner)
+            if seen is None:
+                seen = known[owner] = [_Seen([]) for _ in groups]
+            tables = holding.tables
+            for index, group in enumerate(groups):
+                own, blocks = seen[index], tables[index].blocks
+                if own.length != len(blocks) or own.blocks is not blocks:
+                    if own.blocks is not blocks:
+                        own = seen[index] = _Seen(blocks)
+                    self._look_on(own, group.size)
+                if not own.places:
+                    continue
+                if own.ends[-1] <= holding.end and not group.frees:
+                    for place in own.places:
+                        owners[place] = owner
+                else:
+                    start, end = self._occupancy.span_of(seqs[owner])
+                    _paint(owners, own, group, owner, start, end)
+        if len(known) > len(holdings):
+            for owner in known.keys() - holdings.keys():
+                del known[owner]
+        sharers = self._manager.pool.sharers
+        if sharers:
+            for block in self._asked.keys() & sharers.keys():
+                for place, _ in self._asked[block]:
+                    if owners[place] >= 0:
+                        owners[place] = SHARED
+        return np.array(owners)
+
+    def _look_on(self, seen: _Seen, size: int) -> None:
+        """Find what was not there the last time."""
+        asked, cells = self._asked, self._occupancy.block_cells
+        new = seen.blocks[seen.length :] if seen.length else seen.blocks
+        entries = range(seen.length, seen.length + len(new))
+        for entry in compress(entries, map(asked.__contains__, new)):
+            for place, number in asked[seen.blocks[entry]]:
+                seen.places.append(place)
+                seen.entries.append(entry)
+                seen.ends.append(entry * size + (number + 1) * size // cells)
+        seen.length += len(new)
+
+
+def _paint(owners: array[int], seen: _Seen, group: Group, owner: int, start: int, end: int) -> None:
+    """Put ``owner``, whose tokens ``start .. end - 1`` are computed, at the places of a table."""
+    if group.frees:
+        seen.leave_out_nulls()
+    places, ends = seen.places, seen.ends
+    first, last = 0, len(places)
+    if group.spec.kind != "recurrent":
+        first = bisect_right(ends, group.skipped(start)) if group.frees else 0
+        last = bisect_right(ends, end)
+    live = places[first:last]
+    for place in live:
+        owners[place] = owner
+    if len(live) < len(places):
+        for place in places:
+            if owners[place] == FREE:
+                owners[place] = DEAD
+
+
+def owners_of(manager: BlockManager, occupancy: Occupancy, seqs: dict[int, Sequence]) -> Ints:
+    """The owner of every cell of the pool, from block 1 on, as a `Map` draws it.
+
+    ``seqs``: all that hold anything.
+    """
+    cells = occupancy.block_cells
+    owners = np.full((manager.pool.size, cells), FREE, dtype=np.int64)
+    for owner, holding in manager.holdings.items():
+        start, end = occupancy.span_of(seqs[owner])
+        for group, table in zip(manager.groups, holding.tables, strict=True):
+            for entry, block in enumerate(table.blocks):
+                if block:
+                    first, last = _live_cells(group, entry, start, end, cells)
+                    row = owners[block]
+                    row[row == FREE] = DEAD
+                    row[first:last] = SHARED if block in manager.pool.sharers else owner
+    return owners[1:].ravel()
+
+
+def _live_cells(group: Group, entry: int, start: int, end: int, cells: int) -> tuple[int, int]:
+    """Which cells of a table entry are live, from and up to, as tokens start .. end - 1 run."""
     if group.spec.kind == "recurrent":
-        first, last = np.zeros((2, len(rows)), dtype=np.int64)
-        last += group.size
-    else:
-        skipped = np.array([group.skipped(start) for start, _ in spans], dtype=np.int64)
-        ends = np.array([end for _, end in spans], dtype=np.int64)
-        first = np.minimum(np.maximum(skipped[holder] - begins, 0), group.size)
-        last = np.minimum(np.maximum(ends[holder] - begins, first), group.size)
-    cell = np.arange(cells)
-    live = (cell >= (first * cells // group.size)[:, np.newaxis]) & (
-        cell < (last * cells // group.size)[:, np.newaxis]
-    )
-    at, cell = live.nonzero()
-    return rows, at, cell, holder
+        return 0, cells
+    size, begin = group.size, entry * group.size
+    first = min(max(group.skipped(start) - begin, 0), size)
+    last = min(max(end - begin, first), size)
+    return first * cells // size, last * cells // size

@@ -259,7 +259,10 @@ class Policy(SequenceOperations, ABC):
         raise UnsupportedOperation(self.name, "draw its cells", "it has none")
 
     def owners_at(self, cells: Cells, cache: int = 0) -> Cells:
-        """What `owners` says of some cells."""
+        """What `owners` says of some cells.
+
+        Mostly it is asked again and again with the same array, which nobody changes.
+        """
         return self.owners(cache)[cells]
 
     def check_integrity(self) -> None:
