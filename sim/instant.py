@@ -106,9 +106,9 @@ class Turn:
 
     def next_event(self) -> float:
         """Time of the next event that is no other engine's; infinite if there is none."""
-        if self.is_alone:
-            return self._env.peek()
         queue = self._env._queue
+        if self.is_alone:
+            return float(queue[0][0]) if queue else inf
         return min(
             (time for time, _, _, event in queue if type(event) is not _StepEnd), default=inf
         )

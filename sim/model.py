@@ -167,6 +167,11 @@ class ModelSpec:
             count * layer.common_parameters(self.hidden) for layer, count in layers
         )
 
+    @property
+    def has_experts(self) -> bool:
+        """Whether it depends on the tokens which weights are read."""
+        return bool(self._expert_layers)
+
     @cached_property
     def _expert_layers(self) -> tuple[tuple[FeedForwardSpec, int], ...]:
         """Each distinct mixture of experts, and the number of layers that have it."""

@@ -10,6 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.packing import floats, integers
+
 FLOATS: Final = ("arrival_s", "first_scheduled_s", "first_token_s", "finish_s")
 INTEGERS: Final = (
     "request",
@@ -76,6 +78,5 @@ def _columns_of(rows: list[tuple[Any, ...]]) -> list[Any]:
         if name in WORDS:
             columns.append(values)
         else:
-            kind = np.float64 if name in FLOATS else np.int64
-            columns.append(np.fromiter(values, kind, len(values)))
+            columns.append(floats(values) if name in FLOATS else integers(values))
     return columns

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.clock import TICKS_PER_SECOND
+from sim.packing import integers
 
 PACKED: Final = 4096
 """Runs of equal steps that are packed at once."""
@@ -99,11 +100,11 @@ class StepLog:
             self._pack()
 
     def _pack(self) -> None:
-        streaming = np.repeat(_array(self._streaming), _array(self._shared))
+        streaming = np.repeat(integers(self._streaming), integers(self._shared))
         self._packed.append(
             tuple(
                 column.astype(np.min_scalar_type(int(column.max(initial=0))))
-                for column in (_array(self._counts), _array(self._ticks), streaming)
+                for column in (integers(self._counts), integers(self._ticks), streaming)
             )
         )
         self._before += len(self._counts)
@@ -153,7 +154,3 @@ class StepLog:
         seconds = np.concatenate([first, ticks]) / TICKS_PER_SECOND
         times = np.concatenate([streaming, streaming * (counts - 1)])
         return seconds[times > 0], times[times > 0]
-
-
-def _array(numbers: list[int]) -> NDArray[np.int64]:
-    return np.fromiter(numbers, np.int64, len(numbers))

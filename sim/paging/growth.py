@@ -48,32 +48,30 @@ class GrowingRun(DecodeRun):
         self._entries: int = totals.entries
         self._tokens: int = totals.tokens
         self._surplus: int = totals.surplus
-        self._steps: list[int] = []
-        """Those in which anybody is due, period after period."""
-        self._takers: list[int] = []
-        """How many tables take a block in each of them."""
-        self._due: list[list[Ranked]] = []
+        agenda = due.agenda(steps, 0)
+        self._steps: list[int] = agenda.steps
+        """Those in which anybody is due, and the end."""
+        self._takers: list[int] = agenda.numbers
+        """How many tables take a block in each of them; one at the end."""
+        self._due: list[list[Ranked]] = agenda.due
         """Who is due in each of them."""
         self._loaded: list[int] = []
         """Cells that are loaded by a step of each span that was priced."""
         self._found: list[tuple[int, int]] = []
         """(step, surplus that turned up in it), of the steps taken."""
-        super().__init__(self._steps_with_room(steps, due))
+        super().__init__(self._steps_with_room(steps))
+        self._steps.append(self.steps)
+        self._takers.append(1)
 
-    def _steps_with_room(self, steps: int, due: Members) -> int:
-        free, agenda = self._free, due.agenda(0)
-        for start in range(0, steps, self._size):
-            for index in range(len(agenda.aheads)):
-                step = start + agenda.aheads[index]
-                if step >= steps:
-                    break
-                takers = agenda.numbers[index]
-                free -= takers
-                if free < 0:
-                    return step
-                self._steps.append(step)
-                self._takers.append(takers)
-                self._due.append(agenda.due[index])
+    def _steps_with_room(self, steps: int) -> int:
+        """Up to that in which more blocks would be taken than are free; the rest is cut off."""
+        free = self._free
+        for index in range(len(self._takers)):
+            free -= self._takers[index]
+            if free < 0:
+                steps = self._steps[index]
+                del self._steps[index:], self._takers[index:], self._due[index:]
+                break
         return steps
 
     # What it will be like.
@@ -84,9 +82,8 @@ class GrowingRun(DecodeRun):
         counts, each, start = spans.counts, spans.ticks, clock.start
         loaded = self._loaded = []
         entries, tokens, first, duration = self._entries, self._tokens, 0, 0
-        stops, taken = [*self._steps, self.steps], [*self._takers, 1]
-        for index in range(len(stops)):
-            step, takers = stops[index], taken[index]
+        for index in range(len(self._steps)):
+            step, takers = self._steps[index], self._takers[index]
             if takers and step > first:
                 attention = clock.attention(0, entries * size, tokens + n * step, entries)
                 if attention < 0:
@@ -118,7 +115,7 @@ class GrowingRun(DecodeRun):
     def _foreseen_usage(self) -> tuple[Usage, ...]:
         """The pool's."""
         surplus = np.full(self.steps, self._surplus)
-        for step, due in zip(self._steps, self._due, strict=True):
+        for step, due in zip(self._steps, self._due, strict=False):
             for _, seq in due:
                 length = seq.computed + step
                 if length % self._size == 0:
@@ -139,7 +136,7 @@ class GrowingRun(DecodeRun):
         size, holdings = self._size, manager.holdings
         late = manager.caching and manager.hears_late
         early = manager.caching and not manager.hears_late
-        for index in range(len(self._steps)):
+        for index in range(len(self._due)):
             step = self._steps[index]
             if step >= steps:
                 break

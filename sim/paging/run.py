@@ -21,8 +21,8 @@ class Members(Protocol):
     def due(self, ahead: int, /) -> list[Ranked]:
         """At one step."""
 
-    def agenda(self, residue: int, /) -> Agenda:
-        """At all steps of the policy's next period, see `Calendar.agenda`."""
+    def agenda(self, steps: int, residue: int, /) -> Agenda:
+        """In all of so many steps, see `Calendar.agenda`."""
 
 
 class _Listed:
@@ -34,8 +34,8 @@ class _Listed:
     def due(self, ahead: int) -> list[Ranked]:
         return self._calendar.due(ahead)
 
-    def agenda(self, residue: int) -> Agenda:
-        return self._calendar.agenda(0, residue)
+    def agenda(self, steps: int, residue: int) -> Agenda:
+        return self._calendar.agenda(0, steps, residue)
 
 
 def due_in(policy: Policy, seqs: SequenceOf[Sequence]) -> Members:

@@ -32,8 +32,8 @@ from sim.work import lengths_of
 class Layers:
     """What plans need to know of a cache, the same for all of them.
 
-    period: steps after which the same sequences are due again. groups: the model's groups of
-    layers. serving: of each of them the row of the cache's groups. kinds: what each row is like.
+    groups: the model's groups of layers. serving: of each of them the row of the cache's groups.
+    kinds: what each row is like.
     size: tokens of a block in all groups of attention, if ``even``: then cells are tokens, and
     layers need what their tables have.
     """
@@ -43,14 +43,12 @@ class Layers:
         manager: BlockManager,
         totals: Totals,
         occupancy: Occupancy,
-        period: int,
         groups: tuple[LayerGroup, ...],
         serving: list[Group],
     ) -> None:
         self.manager = manager
         self.totals = totals
         self.occupancy = occupancy
-        self.period = period
         self.groups = groups
         self.serving = [
             next(i for i, row in enumerate(manager.rows) if group in row) for group in serving
@@ -181,18 +179,14 @@ class WindowRun(DecodeRun):
     # How far it reaches.
 
     def _steps_with_room(self, steps: int, due: Members, wanted: int | None) -> int:
-        free, period = self._free, due.agenda(0)
-        for start in range(0, steps, self._layers.period):
-            for index in range(len(period.aheads)):
-                step = start + period.aheads[index]
-                if step >= steps:
-                    break
-                visit = _Visit(step, period.due[index], len(self._rows))
-                free = self._free_after(visit, free)
-                if free < 0 or (wanted is not None and free >= wanted):
-                    return step
-                visit.free = free
-                self._visits.append(visit)
+        free, agenda = self._free, due.agenda(steps, 0)
+        for index in range(len(agenda.steps)):
+            visit = _Visit(agenda.steps[index], agenda.due[index], len(self._rows))
+            free = self._free_after(visit, free)
+            if free < 0 or (wanted is not None and free >= wanted):
+                return visit.step
+            visit.free = free
+            self._visits.append(visit)
         return steps
 
     def _free_after(self, visit: _Visit, free: int) -> int:

@@ -92,7 +92,6 @@ class Paged(PagedOperations):
             self.manager,
             self._totals,
             self._occupancy,
-            self.period,
             self.groups,
             [self.manager.groups[index] for index in self._serving],
         )

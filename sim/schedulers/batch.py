@@ -55,6 +55,8 @@ class DecodeBatch(SequenceOf[Sequence]):
         self._ends: list[tuple[int, int, Sequence]] = []
         self._behind = 0
         self._squares = 0
+        self._least: int | None = None
+        """The least lag, if it is known."""
 
     def __len__(self) -> int:
         return self.size
@@ -83,6 +85,8 @@ class DecodeBatch(SequenceOf[Sequence]):
         heapq.heappush(self._ends, (last, seq.rank, seq))
         self._behind += behind
         self._squares += behind * behind
+        if self._least is not None and behind < self._least:
+            self._least = behind
         seq.follow(self.clock)
         self.newcomers.append(seq)
         place = bisect_left(self._ranks, seq.rank)
@@ -99,6 +103,8 @@ class DecodeBatch(SequenceOf[Sequence]):
         self._calendar.remove(seq.rank, seq, member.residues, behind)
         self._behind -= behind
         self._squares -= behind * behind
+        if behind == self._least:
+            self._least = None
         seq.follow(None)
         place = bisect_left(self._ranks, seq.rank)
         del self._ranks[place], self._order[place], self._lags[place]
@@ -129,7 +135,9 @@ class DecodeBatch(SequenceOf[Sequence]):
     @property
     def longest(self) -> int:
         """The longest of them; there must be a member."""
-        return self.clock.scheduled - min(self._lags)
+        if self._least is None:
+            self._least = min(self._lags)
+        return self.clock.scheduled - self._least
 
     # Who is due, and who ends.
 
@@ -140,9 +148,9 @@ class DecodeBatch(SequenceOf[Sequence]):
         """
         return self._calendar.due(self.clock.scheduled + ahead)
 
-    def agenda(self, residue: int) -> Agenda:
-        """The members that are due within the next period, see `Calendar.agenda`."""
-        return self._calendar.agenda(self.clock.scheduled, residue)
+    def agenda(self, steps: int, residue: int) -> Agenda:
+        """The members that are due in the next ``steps`` steps, see `Calendar.agenda`."""
+        return self._calendar.agenda(self.clock.scheduled, steps, residue)
 
     def steps_to_end(self) -> int:
         """Steps until the first member has its last token; there must be a member."""

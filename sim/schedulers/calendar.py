@@ -12,14 +12,14 @@ Ranked = tuple[int, Sequence]
 
 
 class Agenda:
-    """Who is due in the next period, at steps of which each is listed once.
+    """Who is due in the next steps.
 
-    aheads: steps from now, rising. numbers: how many are due then on account of one residue. due:
-    who is due at all; not to be changed.
+    steps: those in which anybody is, counted from now, rising. numbers: how many are due in each
+    on account of one residue. due: who is due at all; not to be changed.
     """
 
     def __init__(self) -> None:
-        self.aheads: list[int] = []
+        self.steps: list[int] = []
         self.numbers: list[int] = []
         self.due: list[list[Ranked]] = []
 
@@ -78,21 +78,23 @@ class Calendar:
             return []
         return self._slots[index].due
 
-    def agenda(self, time: int, residue: int) -> Agenda:
-        """Who is due in the ``period`` steps from ``time`` on."""
+    def agenda(self, time: int, steps: int, residue: int) -> Agenda:
+        """Who is due in the ``steps`` steps from ``time`` on."""
         now, period = time % self._period, self._period
         places, slots, count = self._places, self._slots, len(self._places)
         all_alike = len(self._residues) == 1 and residue in self._residues
         agenda = Agenda()
-        aheads, numbers, due = agenda.aheads, agenda.numbers, agenda.due
         index = bisect_left(places, now)
-        for _ in range(count):
+        while count:
             if index == count:
                 index = 0
                 now -= period
+            step = places[index] - now
+            if step >= steps:
+                break
             slot = slots[index]
-            aheads.append(places[index] - now)
-            numbers.append(len(slot.due) if all_alike else slot.numbers.get(residue, 0))
-            due.append(slot.due)
+            agenda.steps.append(step)
+            agenda.numbers.append(len(slot.due) if all_alike else slot.numbers.get(residue, 0))
+            agenda.due.append(slot.due)
             index += 1
         return agenda

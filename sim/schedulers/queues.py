@@ -15,6 +15,11 @@ from sim.sequence import Sequence
 class WaitingQueue(Collection[Sequence], ABC):
     """Sequences that wait for admission, in the order in which they would be admitted."""
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        return not len(self)
+
     @abstractmethod
     def push(self, seq: Sequence) -> None:
         """Queue up a new sequence."""
@@ -44,6 +49,11 @@ class FcfsQueue(WaitingQueue):
 
     def __len__(self) -> int:
         return len(self._queue)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        return not self._queue
 
     def __iter__(self) -> Iterator[Sequence]:
         return iter(self._queue)

@@ -71,7 +71,7 @@ class VllmScheduler(Scheduler):
     @property
     def has_work(self) -> bool:
         """Whether any sequence waits or runs."""
-        return bool(self._running) or len(self._waiting) > 0
+        return bool(self._running) or not self._waiting.is_empty
 
     @property
     def _has_slot(self) -> bool:
@@ -273,7 +273,7 @@ class VllmScheduler(Scheduler):
     def _admit(self, step: Step, chunks: Chunks, budget: int) -> None:
         """Admit waiting sequences in order, up to the first that cannot be."""
         waiting = self._waiting
-        while budget > 0 and len(waiting) and self._has_slot:
+        while budget > 0 and not waiting.is_empty and self._has_slot:
             seq = waiting.first()
             swapped = seq.status in (Status.SWAPPED, Status.HANDED_OVER)
             n = 0 if swapped else self._place(seq, step, budget)
@@ -403,7 +403,7 @@ class VllmScheduler(Scheduler):
 
     def _nobody_is_tried(self) -> bool:
         """Whether a steady step would not even look at who waits."""
-        if not len(self._waiting) or not self._has_slot:
+        if self._waiting.is_empty or not self._has_slot:
             return True
         return self._batch.size == self.options.max_batched_tokens
 

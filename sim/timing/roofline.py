@@ -39,6 +39,7 @@ class Roofline(TimeModel):
     def __init__(self, budget: Budget, hardware: HardwareSheet) -> None:
         model = budget.model
         self.model = model
+        self._has_experts = model.has_experts
         self.hardware = hardware
         self.groups = model.groups()
         self.cell_bytes = tuple(
@@ -60,7 +61,7 @@ class Roofline(TimeModel):
         ]
         self._clocks: dict[int, _RooflineClock] = {}
         self._weights: dict[int, float] = {}
-        """Bytes of weights that are read, by the tokens of a pass."""
+        """Bytes of weights that are read, by the tokens of a pass if they choose experts."""
 
     @classmethod
     def of(cls, budget: Budget, hardware: HardwareSheet, path: str) -> Self:
@@ -88,6 +89,8 @@ class Roofline(TimeModel):
         if isinstance(tokens, np.ndarray):
             # One by one: array powers (experts visited) may differ from scalar ones in a bit.
             return np.array([self._weight_bytes(int(n)) for n in tokens])
+        if not self._has_experts:
+            tokens = 1
         found = self._weights.get(tokens)
         if found is None:
             found = self._weights[tokens] = self.model.read_weight_bytes(tokens)
