@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import filterfalse
 from typing import Final
 
 from sim.errors import IntegrityError
@@ -131,20 +132,17 @@ class BlockPool:
     def _unshared(self, blocks: list[int]) -> list[int]:
         """Those of ``blocks`` that had one holder; the others have one less now."""
         sharers = self.sharers
-        if sharers.keys().isdisjoint(blocks):
+        shared = sharers.keys() & blocks
+        if not shared:
             return blocks
-        alone = []
-        for block in blocks:
-            more = sharers.get(block)
-            if more is None:
-                alone.append(block)
+        for block in shared:
+            more = sharers[block]
+            if more == 1:
+                del sharers[block]
             else:
-                self.extra_holds -= 1
-                if more == 1:
-                    del sharers[block]
-                else:
-                    sharers[block] = more - 1
-        return alone
+                sharers[block] = more - 1
+        self.extra_holds -= len(shared)
+        return list(filterfalse(shared.__contains__, blocks))
 
     # Sharing.
 
