@@ -10,7 +10,6 @@ cutting slices off shelves, and told to others by putting slices there.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from itertools import filterfalse
 from typing import Final
@@ -38,8 +37,11 @@ class BlockPool:
         self.evictions = 0
         self.evicted: list[int] | None = None
         self.clock = 0
-        self._queue: deque[list[int]] = deque([list(range(size - 1, 0, -1))])
+        self._queue: list[list[int]] = [list(range(size - 1, 0, -1))]
+        self._head = 0
+        """The place in the queue where its first run stands; what is before has been taken."""
         self._emptied = 0
+        """Runs from there on that nothing is left of."""
         self._shelves: dict[int, Shelf] = {}
         self._shelves_to_tidy = 64
         self._tidied = 0
@@ -57,13 +59,12 @@ class BlockPool:
 
     def take(self, n: int) -> list[int]:
         """The first ``n`` blocks of the free queue (there must be as many); keys are lost."""
-        taken: list[int] = []
-        queue = self._queue
         if n == 1:
             return [self.take_one()]
+        taken: list[int] = []
         missing = n
         while missing:
-            run = queue[0]
+            run = self._queue[self._head]
             if len(run) > missing:
                 taken += run[: -missing - 1 : -1]
                 del run[-missing:]
@@ -71,8 +72,9 @@ class BlockPool:
             else:
                 taken += run[::-1]
                 missing -= len(run)
-                queue.popleft()
-                self._emptied -= not run
+                self._head += 1
+                if not run:
+                    self._emptied -= 1
         self.free -= n
         if self._finds:
             self._evict(taken)
@@ -80,14 +82,14 @@ class BlockPool:
 
     def take_one(self) -> int:
         """The first block of the free queue; it loses its key."""
-        queue = self._queue
-        while not queue[0]:
-            queue.popleft()
+        run = self._queue[self._head]
+        while not run:
+            self._head += 1
             self._emptied -= 1
-        run = queue[0]
+            run = self._queue[self._head]
         block = run.pop()
         if not run:
-            queue.popleft()
+            self._head += 1
         self.free -= 1
         self._run_of[block] = None
         if self._shelf_of[block] is not None:
@@ -128,6 +130,8 @@ class BlockPool:
                     run_of[block] = blocks
             self._queue.append(blocks)
             self.free += len(blocks)
+            if self._head + self._emptied > 16 + len(self._queue) // 2:
+                self._tidy_queue()
 
     def _unshared(self, blocks: list[int]) -> list[int]:
         """Those of ``blocks`` that had one holder; the others have one less now."""
@@ -173,11 +177,13 @@ class BlockPool:
             run_of[block] = None
         if before is not None:
             self._pull(before, free)
-        if self._emptied > 16 + len(self._queue) // 2:
-            self._queue = deque(run for run in self._queue if run)
-            self._emptied = 0
         if held:
             self.share(held)
+
+    def _tidy_queue(self) -> None:
+        """Throw away what was taken, whenever it is more than half of the queue."""
+        self._queue = [run for run in self._queue[self._head :] if run]
+        self._head = self._emptied = 0
 
     def _pull(self, run: list[int], blocks: list[int]) -> None:
         """Take blocks out of the middle of a run."""
@@ -323,7 +329,7 @@ class BlockPool:
 
     def free_queue(self) -> Iterator[int]:
         """Free blocks from the next to be taken to the last."""
-        for run in self._queue:
+        for run in self._queue[self._head :]:
             yield from reversed(run)
 
     def check_integrity(self, held: dict[int, int]) -> None:
@@ -342,10 +348,10 @@ class BlockPool:
         for number, shelf in self._shelves.items():
             if any(self.place_of(b) != (number, e) for e, b in shelf.places()):
                 raise IntegrityError(f"blocks are found on shelf {number} that have lost their key")
-        for run in self._queue:
+        for run in self._queue[self._head :]:
             if any(self._shelf_of[b] is not None and self._run_of[b] is not run for b in run):
                 raise IntegrityError("a free block that can be found is not where the queue has it")
         if any(self._run_of[block] is not None for block in held):
             raise IntegrityError("a held block is looked for in the free queue")
-        if sum(not run for run in self._queue) != self._emptied:
+        if sum(not run for run in self._queue[self._head :]) != self._emptied:
             raise IntegrityError("emptied runs are miscounted")
