@@ -66,6 +66,7 @@ def bench(
         raise InputError("--policies: expected at least one policy")
     common = {"model": model, "kv_tokens": kv_tokens}
     cases = _cases(common, names, workload, requests, what)
+    typer.echo(_build(), err=True)
     with PointsBar("cases") as bar:
         rows = rows_of(run_all(cases, repeats, bar.update))
     text = _text(rows, format)
@@ -76,6 +77,15 @@ def bench(
 
         with whole_file(out) as file:
             file.write(text + "\n")
+
+
+def _build() -> str:
+    """Which of the two builds is measured: they differ by a factor of several."""
+    from sim import engine
+
+    if engine.__file__.endswith(".py"):
+        return "kvlab as it comes; `make compiled` makes one that is several times as fast"
+    return "kvlab compiled by mypyc"
 
 
 def _cases(

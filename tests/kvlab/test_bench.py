@@ -37,7 +37,8 @@ def test_one_case_in_a_process_of_its_own():
     asked = "bench --what leaps --policies contiguous --requests 20 --repeats 1 --format bmf"
     done = CliRunner().invoke(application(), asked.split())
     assert done.exit_code == 0, done.output
-    assert json.loads(done.output)["leap/chat/contiguous"]["speedup"]["value"] > 0
+    assert json.loads(done.stdout)["leap/chat/contiguous"]["speedup"]["value"] > 0
+    assert "kvlab" in done.stderr
 
 
 def test_a_case_that_cannot_be_run_says_why():
