@@ -66,6 +66,14 @@ class Ring(LlamaPolicy):
                 f"ring.window: expected 0, as {budget.model.name} has recurrent states, from which "
                 "no tokens can be taken out"
             )
+        in_rows = self.options.slots == "contiguous" and self.options.streams == "unified"
+        if in_rows and self.states is not None:
+            # Recurrent states are split into two sequences a ubatch at least, and free cells are
+            # promised one by one: there may be no two in a row.
+            raise InputError(
+                f"ring.slots: expected scattered, as {budget.model.name} has recurrent states,"
+                " whose steps cannot be split into single cells"
+            )
         if window and window < sinks + 2:
             raise InputError(
                 f"ring.window: expected at least sinks + 2 = {sinks + 2}, got {window}"

@@ -291,3 +291,13 @@ def test_options_that_cannot_be_are_refused():
         policy_of("hybrid", budget("hybrid"), {"snapshots": 4, "ubatch": 5})
     with pytest.raises(InputError, match="no tokens can be taken out"):
         policy_of("ring", budget("hybrid"), {"window": 40})
+
+
+def test_rows_of_cells_cannot_be_promised_beside_states():
+    with pytest.raises(
+        InputError, match=r"ring\.slots: expected scattered, as .* recurrent states"
+    ):
+        policy_of("ring", budget("hybrid"), {"slots": "contiguous"})
+    options = {"slots": "contiguous", "streams": "per-sequence"}
+    each = policy_of("ring", budget("hybrid", tokens=3000), options)
+    assert each.states is not None
