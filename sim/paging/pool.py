@@ -92,29 +92,31 @@ class BlockPool:
             self._head += 1
         self.free -= 1
         self._run_of[block] = None
-        if self._shelf_of[block] is not None:
-            self._evict([block])
+        shelf = self._shelf_of[block]
+        if shelf is not None:
+            self._evict_from(shelf, block)
         return block
 
     def _evict(self, taken: list[int]) -> None:
         """Blocks that were taken are on no shelf any more."""
-        run_of, shelf_of, entry_of = self._run_of, self._shelf_of, self._entry_of
-        listed, evicted = self.evicted, 0
-        self.clock = clock = self.clock + 1
+        run_of, shelf_of = self._run_of, self._shelf_of
         for block in taken:
             run_of[block] = None
             shelf = shelf_of[block]
             if shelf is not None:
-                shelf_of[block] = None
-                evicted += 1
-                if listed is not None:
-                    listed.append(block)
-                shelf.changed = clock
-                if shelf.later:
-                    shelf.remove(entry_of[block], block)
-                else:
-                    shelf.blocks[entry_of[block] - shelf.first] = NULL_BLOCK
-        self.evictions += evicted
+                self._evict_from(shelf, block)
+
+    def _evict_from(self, shelf: Shelf, block: int) -> None:
+        """Take a block that was taken off its shelf."""
+        self._shelf_of[block] = None
+        self.evictions += 1
+        if self.evicted is not None:
+            self.evicted.append(block)
+        self.clock = shelf.changed = self.clock + 1
+        if shelf.later:
+            shelf.remove(self._entry_of[block], block)
+        else:
+            shelf.blocks[self._entry_of[block] - shelf.first] = NULL_BLOCK
 
     def give(self, blocks: list[int]) -> None:
         """Give one hold of each of ``blocks`` back, the last block first.
