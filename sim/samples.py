@@ -10,13 +10,14 @@ from sim.clock import FOREVER, to_seconds, to_ticks
 from sim.errors import UnsupportedOperation
 from sim.policies.base import Policy
 from sim.step import Cells
-from sim.usage import Usage
+from sim.usage import PARTS, Usage, counts_of
 
 MOST_ROWS = 512
 FIRST_INTERVAL = to_ticks(1 / 64)
 MAP_HEIGHT = 512
 WINDOW_ROWS = 500
 WINDOW_HEIGHT = 1024
+BYTES = (*(f"{part}_bytes" for part in PARTS), "capacity_bytes")
 
 
 class Samples:
@@ -57,16 +58,14 @@ class Samples:
             self.due = FOREVER
 
     def _bytes_of(self, usage: tuple[Usage, ...]) -> dict[str, int]:
-        fields = ("live", "reserved", "internal", "free", "external", "shared", "capacity")
-        split = {
-            f"{field}_bytes": sum(int(getattr(part, field)) * part.cell_bytes for part in usage)
-            for field in fields
-        }
-        runs = (
-            self._policy.largest_free_run(cache) * part.cell_bytes
-            for cache, part in enumerate(usage)
-        )
-        return split | {"largest_free_run_bytes": max(runs, default=0)}
+        row, largest = dict.fromkeys(BYTES, 0), 0
+        for cache, part in enumerate(usage):
+            size = part.cell_bytes
+            for name, cells in zip(BYTES, (*counts_of(part), part.capacity), strict=True):
+                row[name] += int(cells) * size
+            largest = max(largest, self._policy.largest_free_run(cache) * size)
+        row["largest_free_run_bytes"] = largest
+        return row
 
     def _maps(self, usage: tuple[Usage, ...]) -> dict[str, Any]:
         """The owners of evenly spaced addresses: a picture of holes needs no more."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
-from itertools import compress
+from struct import Struct
+from typing import Any
 
 import numpy as np
 
@@ -54,12 +54,14 @@ class Map:
         self.cells = cells
         self._manager = manager
         self._occupancy = occupancy
-        self._empty = array("q", [FREE]) * len(cells)
+        self._empty: list[Any] = [FREE] * len(cells)
         self._asked: dict[int, list[tuple[int, int]]] = {}
         """Of every block with such cells: place in a drawing, and number in the block, of each."""
         for place in np.argsort(cells, kind="stable").tolist():
             block, number = divmod(int(cells[place]), occupancy.block_cells)
             self._asked.setdefault(block + 1, []).append((place, number))
+        self._is_asked = [block in self._asked for block in range(manager.pool.size)]
+        self._packed = Struct(f"{len(cells)}q")
         self._seen: dict[int, list[_Seen]] = {}
 
     def draw(self, seqs: dict[int, Sequence]) -> Ints:
@@ -70,6 +72,7 @@ class Map:
             seen = known.get(owner)
             if seen is None:
                 seen = known[owner] = [_Seen([]) for _ in groups]
+            name: Any = owner  # compiled code boxes it once
             tables = holding.tables
             for index, group in enumerate(groups):
                 own, blocks = seen[index], tables[index].blocks
@@ -81,10 +84,10 @@ class Map:
                     continue
                 if own.ends[-1] <= holding.end and not group.frees:
                     for place in own.places:
-                        owners[place] = owner
+                        owners[place] = name
                 else:
                     start, end = self._occupancy.span_of(seqs[owner])
-                    _paint(owners, own, group, owner, start, end)
+                    _paint(owners, own, group, name, start, end)
         if len(known) > len(holdings):
             for owner in known.keys() - holdings.keys():
                 del known[owner]
@@ -94,22 +97,23 @@ class Map:
                 for place, _ in self._asked[block]:
                     if owners[place] >= 0:
                         owners[place] = SHARED
-        return np.array(owners)
+        return np.frombuffer(self._packed.pack(*owners), dtype=np.int64)
 
     def _look_on(self, seen: _Seen, size: int) -> None:
         """Find what was not there the last time."""
-        asked, cells = self._asked, self._occupancy.block_cells
-        new = seen.blocks[seen.length :] if seen.length else seen.blocks
-        entries = range(seen.length, seen.length + len(new))
-        for entry in compress(entries, map(asked.__contains__, new)):
-            for place, number in asked[seen.blocks[entry]]:
-                seen.places.append(place)
-                seen.entries.append(entry)
-                seen.ends.append(entry * size + (number + 1) * size // cells)
-        seen.length += len(new)
+        is_asked, cells = self._is_asked, self._occupancy.block_cells
+        entry = seen.length
+        for block in seen.blocks[entry:]:
+            if is_asked[block]:
+                for place, number in self._asked[block]:
+                    seen.places.append(place)
+                    seen.entries.append(entry)
+                    seen.ends.append(entry * size + (number + 1) * size // cells)
+            entry += 1
+        seen.length = entry
 
 
-def _paint(owners: array[int], seen: _Seen, group: Group, owner: int, start: int, end: int) -> None:
+def _paint(owners: list[Any], seen: _Seen, group: Group, owner: Any, start: int, end: int) -> None:
     """Put ``owner``, whose tokens ``start .. end - 1`` are computed, at the places of a table."""
     if group.frees:
         seen.leave_out_nulls()

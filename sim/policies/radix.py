@@ -25,6 +25,7 @@ from sim.policies.radix_run import RadixRun, pages_begun, surplus_found
 from sim.radix.holding import Holding
 from sim.radix.layout import manager_of, pools_of
 from sim.radix.node import Node
+from sim.radix.owners import owners_of
 from sim.radix.windows import Drop, WindowCounts
 from sim.reads import attended_in_run
 from sim.sequence import Sequence, Status
@@ -377,20 +378,11 @@ class Radix(Policy):
 
     def owners(self, cache: int = 0) -> Cells:
         """Live slots by owner; -3 for the rest of a held page, -1 also for what is only cached."""
-        if cache:
-            assert self._windows is not None
-            return self._windows.owners(self.owners(0))
-        size = self.options.page_size
-        owners = np.full((self.manager.pool.size, size), -1, dtype=np.int64)
-        for owner, holding in self.manager.holdings.items():
-            own = holding.own()
-            owners[own] = -3
-            live = max(holding.end, self._seqs[owner].computed) - holding.node.end
-            slots = (own[:, None] * size + np.arange(size)).ravel()[:live]
-            owners.ravel()[slots] = owner
-            for node in self.manager.tree.path_to(holding.node):
-                owners[node.pages] = owner if node.locks == 1 else -2
-        return owners.ravel()
+        lengths = {
+            owner: max(holding.end, self._seqs[owner].computed)
+            for owner, holding in self.manager.holdings.items()
+        }
+        return owners_of(self.manager, lengths, self._windows if cache else None)
 
     def check_integrity(self) -> None:
         """Pages and locks are counted right, and so are tokens."""

@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 
 from sim.radix.holding import Holding
 from sim.radix.manager import RadixManager
-from sim.radix.paired_pool import NO_PAGE, PairedPool
+from sim.radix.paired_pool import PairedPool
 from sim.radix.windowed_tree import WindowedTree
 from sim.step import Cells
 from sim.usage import Usage
-
-FREE = -1
 
 Ints = NDArray[np.int64]
 Drop = tuple[int, int]
@@ -42,6 +40,11 @@ class WindowCounts:
         size = self._manager.page_size
         most = -(-(2 * self._window + max(chunk, 2 * self._window)) // size) + 2
         return min(pages, most) <= self._pools.window.size
+
+    @property
+    def pages(self) -> int:
+        """Pages of the window's pool."""
+        return self._pools.window.size
 
     def pages_of(self, pages: Cells) -> Cells:
         """The window's half of pages, -1 where it is given up."""
@@ -110,17 +113,6 @@ class WindowCounts:
         free = now.free - begun * size + given_up
         live = np.asarray(now.capacity - free - internal - other.reserved, dtype=np.int64)
         return replace(now, live=live, reserved=other.reserved, internal=internal, free=free)
-
-    def owners(self, of_pages: Cells) -> Cells:
-        """Owners of the window's slots, given those of the other pool's."""
-        size, window_of = self._manager.page_size, self._pools.window_of
-        owners = np.full((self._pools.window.size, size), FREE, dtype=np.int64)
-        held = np.flatnonzero(window_of != NO_PAGE)
-        owners[window_of[held]] = of_pages.reshape(-1, size)[held]
-        for node in self._tree.nodes():
-            if not node.tombstone and not node.window_locks:
-                owners[window_of[node.pages]] = FREE
-        return owners.ravel()
 
 
 def _dropped(drops: list[Drop], steps: int) -> Ints:
