@@ -44,12 +44,11 @@ def parts_of(path: PrefixPath, size: int, first: int, stop: int) -> list[Part]:
 
 
 def branch_of(path: PrefixPath, size: int, entry: int) -> int:
-    """The branch that one block is on."""
-    stop = (entry + 1) * size
-    for branch, end in path:
-        if end >= stop:
-            return branch
-    raise IndexError(f"no block {entry} on {path}")
+    """The branch that one block is on, looked for from the end; the path must reach so far."""
+    place = len(path) - 1
+    while place and path[place - 1][1] // size > entry:
+        place -= 1
+    return path[place][0]
 
 
 class KeyMaker:

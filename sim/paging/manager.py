@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from sim.errors import IntegrityError
 from sim.paging.coordinator import Coordinator, Hit
 from sim.paging.groups import NEVER, Blocks, Group, Table
-from sim.paging.keys import parts_of, public_length
+from sim.paging.keys import branch_of, parts_of, public_length
 from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
 from sim.paging.states import StateGroup
@@ -316,6 +316,9 @@ class BlockManager:
 
     def _tell(self, holding: Holding, peers: list[Group], first: int, stop: int) -> None:
         """Tell the prefix cache of these entries of the tables of one type."""
+        if stop == first + 1 and len(peers) == 1 and not holding.forked:
+            self._tell_one(holding, peers[0], first)
+            return
         parts = parts_of(holding.path, peers[0].size, first, stop)
         if not parts:
             return
@@ -331,6 +334,12 @@ class BlockManager:
         if holding.forked:
             blocks = [0 if self.pool.is_found(block) else block for block in blocks]
         peers[0].publish(parts, blocks)
+
+    def _tell_one(self, holding: Holding, group: Group, entry: int) -> None:
+        """`_tell` of one entry in a group that is the only one of its type."""
+        block, path = holding.tables[group.index].blocks[entry], holding.path
+        if block and path[-1][1] // group.size > entry:
+            self.pool.publish_one(group.shelf(branch_of(path, group.size, entry)), entry, block)
 
     def _disclose(
         self, holding: Holding, peers: list[Group], first: int, stop: int, tokens: int

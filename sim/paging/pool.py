@@ -11,7 +11,6 @@ cutting slices off shelves, and told to others by putting slices there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import filterfalse
 from typing import Final
 
 from sim.errors import IntegrityError
@@ -137,10 +136,16 @@ class BlockPool:
 
     def _unshared(self, blocks: list[int]) -> list[int]:
         """Those of ``blocks`` that had one holder; the others have one less now."""
-        sharers = self.sharers
-        shared = sharers.keys() & blocks
-        if not shared:
-            return blocks
+        sharers, leading = self.sharers, 0
+        for block in blocks:
+            if block not in sharers:
+                break
+            leading += 1
+        # A table starts with what it shares, but for what was computed twice, or in other groups.
+        shared, alone = blocks[:leading], blocks[leading:]
+        if not sharers.keys().isdisjoint(alone):
+            shared += [block for block in alone if block in sharers]
+            alone = [block for block in alone if block not in sharers]
         for block in shared:
             more = sharers[block]
             if more == 1:
@@ -148,7 +153,7 @@ class BlockPool:
             else:
                 sharers[block] = more - 1
         self.extra_holds -= len(shared)
-        return list(filterfalse(shared.__contains__, blocks))
+        return alone
 
     # Sharing.
 
