@@ -12,6 +12,7 @@ from typing import NoReturn
 import typer
 
 import kvlab.commands
+from kvlab.quick import QuickGroup
 from workloads.errors import InputError
 
 FAILED_CHECK = 1
@@ -23,6 +24,7 @@ def application() -> typer.Typer:
     """The command line with every command of `kvlab.commands`."""
     app = typer.Typer(
         name="kvlab",
+        cls=QuickGroup,
         help="Compare KV-cache policies of LLM engines: which serves best, and why.",
         add_completion=False,
         pretty_exceptions_enable=False,

@@ -9,15 +9,12 @@ from typing import Any
 from sim.budget import Budget
 from sim.hardware import hardware_of
 from sim.policies.base import Policy
+from sim.registries import POLICIES, SCHEDULERS, TIME_MODELS
 from sim.schedulers.base import Scheduler
 from sim.timing.base import TimeModel
 from workloads.errors import InputError
 from workloads.plugins import check_options, class_of, made
 from workloads.registry import Registry
-
-POLICIES = Registry("policy", "kvlab.policies")
-SCHEDULERS = Registry("scheduler", "kvlab.schedulers")
-TIME_MODELS = Registry("time model", "kvlab.time_models")
 
 LIMITS = ("max_seqs", "max_batched_tokens", "max_model_len")
 """Limits of the budget that a scheduler may have as options."""

@@ -41,6 +41,10 @@ class Registry:
         """All registered names, sorted."""
         return sorted(self._entries())
 
+    def target_of(self, name: str) -> str:
+        """The ``package.module:attribute`` that a registered name stands for."""
+        return self._entries()[name].value
+
     def load(self, name: str) -> Any:
         """The plug-in called ``name``, or the object at ``package.module:attribute``.
 

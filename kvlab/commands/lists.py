@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from kvlab.quick import QuickCommand
+
 if TYPE_CHECKING:
     from workloads.registry import Registry
     from workloads.spec import Description
@@ -19,7 +21,7 @@ CHECKED_MODELS = ("llama-3.1-8b", "gemma-3-1b", "mamba-2.8b", "lfm2-1.2b")
 def add_to(app: typer.Typer) -> None:
     """Add the commands to ``app``."""
     for command in (policies, schedulers, routers, models, hardware, workloads):
-        app.command()(command)
+        app.command(cls=QuickCommand)(command)
 
 
 def policies(
@@ -29,22 +31,17 @@ def policies(
     seed: int = typer.Option(0, min=0, help="Seed of that traffic."),
 ) -> None:
     """List policies and their options, or check one of your own (package.module:Class)."""
-    import inspect
-    from dataclasses import fields
-
-    from sim.plugins import POLICIES
-
     if check is not None:
         _check(check, seed)
         return
-    for name in POLICIES.names():
-        policy = POLICIES.load(name)
-        typer.echo(f"{name:12} {(inspect.getdoc(policy) or '').partition(chr(10))[0]}")
-        if policy.lossy:
-            typer.echo(f"{'':12} LOSSY: {policy.lossy}")
-        for option in fields(policy.Options):
-            text = option.metadata.get("text", "")
-            typer.echo(f"{'':14}{name}.{option.name}={option.default}  {text}".rstrip())
+    from sim.policies.listing import listed_policies
+
+    for name, policy in listed_policies():
+        typer.echo(f"{name:12} {policy['summary']}")
+        if policy["lossy"]:
+            typer.echo(f"{'':12} LOSSY: {policy['lossy']}")
+        for option, default, text in policy["options"]:
+            typer.echo(f"{'':14}{name}.{option}={default}  {text}".rstrip())
 
 
 def schedulers() -> None:
