@@ -105,7 +105,7 @@ def policy_options_of(config: RunConfig) -> dict[str, Any]:
     """The policy's own options; ``block_size`` goes to every policy that has one."""
     from dataclasses import fields
 
-    from sim.plugins import POLICIES
+    from sim.registries import POLICIES
 
     known = {field.name for field in fields(POLICIES.load(config.policy).Options)}
     common = {"block_size": config.block_size} if "block_size" in known else {}
@@ -116,7 +116,7 @@ def _scheduler_options(config: RunConfig) -> dict[str, Any]:
     """The scheduler's own options; TTFT objectives go to a scheduler that looks at them."""
     from dataclasses import fields
 
-    from sim.plugins import SCHEDULERS
+    from sim.registries import SCHEDULERS
 
     known = {field.name for field in fields(SCHEDULERS.load(config.scheduler).Options)}
     ttft_s = {name: each.ttft_s for name, each in config.objectives().items()}

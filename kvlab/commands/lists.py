@@ -46,7 +46,7 @@ def policies(
 
 def schedulers() -> None:
     """List schedulers and their options."""
-    from sim.plugins import SCHEDULERS
+    from sim.registries import SCHEDULERS
 
     _list(SCHEDULERS)
 

@@ -56,7 +56,7 @@ def verify(
     from backends.choice import backend_of
     from backends.verification.scenarios import Scenario, scenarios_of
     from sim.model_files.lookup import model_of
-    from sim.plugins import POLICIES
+    from sim.registries import POLICIES
     from workloads.errors import InputError
     from workloads.spec import workload_of
 

@@ -133,7 +133,7 @@ def _plugins_of(config: RunConfig) -> str:
 
 def _check_plugins(config: RunConfig) -> None:
     """Refuse unknown plug-ins and options before anything runs (traces are not read yet)."""
-    from sim.plugins import POLICIES, SCHEDULERS
+    from sim.registries import POLICIES, SCHEDULERS
     from workloads.plugins import check_options, made
     from workloads.spec import workload_of
 

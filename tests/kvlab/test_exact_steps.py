@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from kvlab.config import RunConfig
 from kvlab.running import run
-from sim.plugins import POLICIES, SCHEDULERS
+from sim.registries import POLICIES, SCHEDULERS
 from workloads.errors import InputError
 
 SHARED = Path(os.environ.get("KVLAB_SHARED", Path(__file__).parents[3] / "shared"))

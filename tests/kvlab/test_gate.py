@@ -15,7 +15,7 @@ from kvlab.study.ready import ready_study
 from kvlab.study.schema import Study
 from reports import gate_output
 from reports.gate import CANARY, shown
-from sim.plugins import POLICIES
+from sim.registries import POLICIES
 from workloads.errors import InputError
 
 STUDY = """

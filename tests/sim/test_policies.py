@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from sim.checking import CheckedRun, check_policy
 from sim.errors import IntegrityError, UnsupportedOperation
-from sim.plugins import POLICIES, policy_of
+from sim.plugins import policy_of
 from sim.policies.contiguous import Contiguous
+from sim.registries import POLICIES
 from sim.sequence import Sequence
 from workloads.errors import InputError
 from workloads.request import Request

@@ -13,8 +13,9 @@ from sim.budget import Budget
 from sim.checking import CheckedRun
 from sim.metrics import request_columns
 from sim.model_files.lookup import model_of
-from sim.plugins import POLICIES, policy_of, scheduler_of
+from sim.plugins import policy_of, scheduler_of
 from sim.policies.base import Policy
+from sim.registries import POLICIES
 from sim.simulation import Simulation
 from sim.timing.base import TimeModel
 from workloads.errors import InputError
