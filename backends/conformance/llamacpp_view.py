@@ -80,7 +80,7 @@ def map_of(cache: KVCache, stream: int) -> Json:
 def bounds_of(cells: Cells) -> Json:
     """Lowest and highest position of every sequence present."""
     spans = cells.refresh()
-    return {str(s): [spans.lowest(s), int(spans.hi[s])] for s in cells.present()}
+    return {str(s): [spans.lowest(s), int(spans.end[s]) - 1] for s in cells.present()}
 
 
 def maps_of(context: Context) -> Json:

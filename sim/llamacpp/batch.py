@@ -8,19 +8,55 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.llamacpp.dues import OWNER_SHIFT
+from sim.llamacpp.whereabouts import Whereabouts
+
+Numbers = NDArray[np.int64]
 Run = tuple[tuple[int, ...], int, int]
 
+_STEPS: Final = np.arange(4096)[:, None]
 
-class Decodes(NamedTuple):
-    """One token of each of distinct sequences: their ids, and the position of each token."""
 
-    seqs: NDArray[np.intp]
-    firsts: NDArray[np.int64]
+class Decodes:
+    """One token of each of distinct sequences: their ids, and the position of each token.
+
+    It can be the first of several steps, of which each goes on where the one before ends.
+    """
+
+    __slots__ = ("_positions", "_rows", "_width", "firsts", "seqs")
+
+    def __init__(self, seqs: NDArray[np.intp], firsts: Numbers) -> None:
+        self.seqs = seqs
+        self.firsts = firsts
+        self._positions: Numbers | None = None
+        self._rows: Numbers | None = None
+        self._width = 0
+
+    def positions(self, steps: int) -> Numbers:
+        """Of the tokens of so many steps: shape (steps, sequences)."""
+        known = self._positions
+        if known is None or len(known) != steps:
+            column = _STEPS[:steps] if steps <= _STEPS.size else np.arange(steps)[:, None]
+            self._positions = known = self.firsts + column
+            self._rows = None
+        return known
+
+    def keys(self, steps: int) -> Numbers:
+        """What cells hold that these tokens are put into, step by step (see `Cells.held`)."""
+        return (self.positions(steps) + (self.seqs << OWNER_SHIFT)).ravel()
+
+    def rows(self, steps: int, where: Whereabouts) -> Numbers:
+        """Where their cells are noted, step by step; the same for all that are as wide."""
+        positions = self.positions(steps)
+        if self._rows is None or where.width != self._width:
+            self._rows = where.rows_of(self.seqs, positions).ravel()
+            self._width = where.width
+        return self._rows
 
     def as_runs(self) -> list[Run]:
         """The same as runs."""

@@ -1,19 +1,23 @@
 """The cells of one stream: position, owners and pending shift of each, as arrays.
 
 The counterpart of ``llama_kv_cells``. A cell is empty, or holds one position for a set of
-sequences. Nearly all cells have one owner, so the owner is one int16 and only shared cells have
-their set spelled out, as bits. No operation walks cells in Python.
+sequences. Nearly all cells have one owner, so owner and position are one number and only shared
+cells have their set spelled out, as bits. No operation walks cells in Python.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import sys
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.llamacpp.dues import OPEN, OWNER_SHIFT, POSITION_MASK, VACANT, Contents, Dues
+from sim.llamacpp.sizes import MAX_SEQ
 from sim.llamacpp.spans import Ids, Positions, Spans
 from sim.llamacpp.whereabouts import Whereabouts
+from sim.llamacpp.window import UNBOUNDED, Window
 
 Cellset = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -24,6 +28,12 @@ EMPTY: Final = -1
 SHARED: Final = -2
 #: Used, but by no sequence: a whole-context state restored without the ids it could not name.
 NOBODY: Final = -3
+
+
+_POSITION_HALF: Final = 0 if sys.byteorder == "little" else 1
+
+
+_ALL: Final = slice(None)
 
 
 def words_of(seqs: tuple[int, ...]) -> list[int]:
@@ -50,40 +60,36 @@ class Snapshot:
 
     __slots__ = ("cells", "held")
 
-    def __init__(
-        self, cells: Cellset, held: tuple[Positions, Ids, Sets | None] | None = None
-    ) -> None:
+    def __init__(self, cells: Cellset, held: tuple[Contents, Sets | None] | None = None) -> None:
         self.cells = cells
         self.held = held
 
-
-class Lost(NamedTuple):
-    """Sequences that lost positions, ids ascending, and the highest that each of them lost.
-
-    is_clear: whether these were all that they had below it, with something left above.
-    """
-
-    seqs: Cellset
-    highest: Positions
-    is_clear: bool
+    def highest_lost(self) -> dict[int, int]:
+        """The highest position of each sequence that alone held some of the cells."""
+        if self.held is None:
+            return {}
+        keys = np.sort(self.held[0][self.held[0] >= 0])
+        owners = (keys >> OWNER_SHIFT).tolist()
+        return dict(zip(owners, (keys & POSITION_MASK).tolist(), strict=True))
 
 
 class Cells:
     """One stream of cells.
 
-    pos: int32, -1 where empty. owner: int16, a sequence id, `EMPTY`, `SHARED` or `NOBODY`.
-    shift: int32, what K rows have yet to be rotated by. sets: owner bits of shared cells, one row a
-    cell, all zero for the others; None until a cell is shared. used: cells not empty. has_shift:
-    whether a K-shift is pending (a flag of its own: it can be set though every shift is 0).
-    whereabouts: kept where sequences share the stream.
+    held: int64, owner << 32 | position, -1 where empty; an owner is a sequence id, `EMPTY`,
+    `SHARED` or `NOBODY`. shift: int32, what K rows have yet to be rotated by. sets: owner bits of
+    shared cells, one row a cell, all zero for the others; None until a cell is shared. used: cells
+    not empty. has_shift: whether a K-shift is pending (a flag of its own: it can be set though
+    every shift is 0). dues: when a cell can be taken, by the rules of ``window``. only: the one
+    sequence whose stream this is; -1 where all share it.
     """
 
     __slots__ = (
         "_top",
+        "dues",
         "has_shift",
+        "held",
         "n_shared",
-        "owner",
-        "pos",
         "sets",
         "shift",
         "size",
@@ -92,26 +98,36 @@ class Cells:
         "whereabouts",
     )
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, window: Window = UNBOUNDED, only: int = -1) -> None:
         self.size = size
-        self.pos = np.full(size, -1, np.int32)
-        self.owner = np.full(size, EMPTY, np.int16)
+        self.held: Contents = np.full(size, VACANT, np.int64)
         self.shift = np.zeros(size, np.int32)
         self.sets: Sets | None = None
         self.n_shared = 0
         self.used = 0
         self.has_shift = False
         self.spans = Spans()
-        self.whereabouts: Whereabouts | None = None
+        self.whereabouts = Whereabouts(size, max(only, 0), MAX_SEQ if only < 0 else 1)
+        self.dues = Dues(size, window)
         self._top = 0
 
     # ---- questions
 
     @property
+    def pos(self) -> Positions:
+        """The position of each cell, -1 where empty; a view."""
+        return self.held.view(np.int32)[_POSITION_HALF::2]
+
+    @property
+    def owner(self) -> Ids:
+        """The owner of each cell; a view."""
+        return self.held.view(np.int32)[1 - _POSITION_HALF :: 2]
+
+    @property
     def used_max_p1(self) -> int:
         """One more than the highest used cell; 0 when all are empty."""
         top = self._top
-        if top == 0 or self.owner[top - 1] != EMPTY:
+        if top == 0 or self.held[top - 1] != VACANT:
             return top
         if self.used == 0:
             self._top = 0
@@ -119,7 +135,7 @@ class Cells:
         window = 64
         while True:
             start = max(0, top - window)
-            used = np.flatnonzero(self.owner[start:top] != EMPTY)
+            used = np.flatnonzero(self.held[start:top] != VACANT)
             if used.size:
                 self._top = start + int(used[-1]) + 1
                 return self._top
@@ -131,6 +147,13 @@ class Cells:
             for seq in tuple(self.spans.stale):
                 self.spans.take_from(seq, self.pos[self.holding(seq)])
         return self.spans
+
+    def dated(self) -> Dues:
+        """When cells can be taken, known for all of them."""
+        dues = self.dues
+        if not dues.is_known:
+            dues.find(self.held, self.refresh().end)
+        return dues
 
     def fresh(self, seq: int) -> Spans:
         """The spans, with that of ``seq`` not stale."""
@@ -144,15 +167,15 @@ class Cells:
 
     def pos_max(self, seq: int) -> int:
         """Highest position of ``seq``, -1 if it holds no cell."""
-        return int(self.fresh(seq).hi[seq])
+        return int(self.fresh(seq).end[seq]) - 1
 
     def count_of(self, seq: int) -> int:
         """Cells that hold ``seq``."""
-        return int(self.fresh(seq).count[seq])
+        return self.fresh(seq).count_of(seq)
 
     def present(self) -> list[int]:
         """The sequences that hold a cell, ascending."""
-        found: list[int] = np.flatnonzero(self.refresh().count).tolist()
+        found: list[int] = np.flatnonzero(self.refresh().end).tolist()
         return found
 
     def holding(self, seq: int) -> Mask:
@@ -165,23 +188,29 @@ class Cells:
     def cells_of(self, seq: int, p0: int = 0, p1: int | None = None) -> Cellset:
         """Indices, ascending, of the cells that hold ``seq`` at a position in [p0, p1)."""
         spans = self.fresh(seq)
-        lo, hi = spans.lowest(seq), int(spans.hi[seq])
-        if spans.count[seq] == 0 or p0 > hi or (p1 is not None and p1 <= lo):
+        lo, end = spans.lowest(seq), int(spans.end[seq])
+        if p0 >= end or (p1 is not None and p1 <= lo):
             return np.empty(0, np.intp)
         mask = self.holding(seq)
         if p0 > lo:
             mask &= self.pos >= p0
-        if p1 is not None and p1 <= hi:
+        if p1 is not None and p1 < end:
             mask &= self.pos < p1
         return mask.nonzero()[0]
+
+    def dead(self, which: Cellset | slice = _ALL) -> Mask:
+        """Which cells windows have left behind: used, and yet to be taken."""
+        dues = self.dated()
+        mask: Mask = (dues.moment[which] <= dues.clock) & (self.held[which] != VACANT)
+        return mask
 
     def all_of(self, seq: int) -> Cellset:
         """All cells of ``seq``, in any order."""
         spans, where = self.spans, self.whereabouts
-        if where is None or self.n_shared or not where.knows(spans, seq):
+        if self.n_shared or not where.knows(spans, seq):
             return self.cells_of(seq)
-        count = int(spans.count[seq])
-        return where.cells_of(seq, int(spans.hi[seq]) + 1 - count, count)
+        low = int(spans.low[seq])
+        return where.cells_of(seq, low, int(spans.end[seq]) - low)
 
     def owners_of(self, cell: int) -> tuple[int, ...]:
         """The sequences that hold ``cell``, ascending."""
@@ -193,46 +222,33 @@ class Cells:
 
     # ---- placing
 
-    def place(
-        self, cells: Cellset, pos: Positions | NDArray[np.int64], owner: Ids | Cellset
-    ) -> None:
-        """Fill empty ``cells`` with tokens; the caller keeps the spans (`Spans.append`)."""
-        self.pos[cells] = pos
-        self.owner[cells] = owner
+    def place(self, cells: Cellset, keys: Contents) -> None:
+        """Fill empty ``cells`` with tokens; the caller tells what is kept beside the cells."""
+        self.held[cells] = keys
         if self.has_shift:
             self.shift[cells] = 0
         self.used += cells.size
-        if self.whereabouts is not None:
-            self.whereabouts.place(cells, pos, owner)
         if self._top < self.size:
             self._top = max(self._top, int(np.maximum.reduce(cells)) + 1)
 
-    def overwrite(self, taken: Snapshot, pos: Positions, owner: Ids) -> Lost | None:
+    def overwrite(self, taken: Snapshot, keys: Contents) -> bool:
         """Fill cells that are empty or held by one sequence, as `place` does.
 
-        ``taken`` are the cells with what they hold. None where they were empty.
+        ``taken`` are the cells with what they hold. Answers whether any sequence loses other
+        positions than just its lowest, or more than counters can tell.
         """
         assert taken.held is not None
-        positions, before, _ = taken.held
-        order = before.argsort(kind="stable")
-        before = before[order]
-        lost = None
-        if before[-1] != EMPTY:
-            breaks = (before[1:] != before[:-1]).nonzero()[0]
-            begins = np.zeros(breaks.size + 1, np.intp)
-            begins[1:] = breaks + 1
-            counts = np.empty_like(begins)
-            counts[:-1] = begins[1:]
-            counts[-1] = before.size
-            counts -= begins
-            losers = before[begins].astype(np.intp)
-            highest = np.maximum.reduceat(positions[order], begins)
-            if losers[0] == EMPTY:
-                losers, counts, highest = losers[1:], counts[1:], highest[1:]
-            lost = Lost(losers, highest, self.spans.trim_low(losers, counts, highest))
-            self.used -= int(counts.sum())
-        self.place(taken.cells, pos, owner)
-        return lost
+        before = taken.held[0]
+        lost = before[before >= 0]
+        is_clear = True
+        if lost.size:
+            losers, positions = lost >> OWNER_SHIFT, lost & POSITION_MASK
+            is_clear = self.spans.trim_lowest(losers, positions)
+            if not is_clear:
+                self.spans.trim_any(losers, positions)
+            self.used -= lost.size
+        self.place(taken.cells, keys)
+        return not is_clear
 
     def share(self, cells: Cellset, seqs: tuple[int, ...]) -> None:
         """Give used, so far unshared ``cells`` the owners ``seqs`` (two or more; spans apart)."""
@@ -259,21 +275,18 @@ class Cells:
 
     def _moved(self, seqs: set[int]) -> None:
         """Cells of ``seqs`` change in other ways than `place` and `empty` do."""
-        if self.whereabouts is not None:
-            self.spans.moved |= seqs
-            self.whereabouts.forget()
+        self.spans.moved |= seqs
+        self.dues.forget()
 
     # ---- freeing
 
     def empty(self, cells: Cellset) -> None:
         """Empty used ``cells`` that have no owner bits; the caller keeps the spans."""
-        self.pos[cells] = -1
-        self.owner[cells] = EMPTY
+        self.held[cells] = VACANT
+        self.dues.moment[cells] = OPEN
         if self.has_shift:
             self.shift[cells] = 0
         self.used -= cells.size
-        if self.whereabouts is not None:
-            self.whereabouts.empty(cells)
 
     def settle(self, cells: Cellset) -> None:
         """After a change of bits: ``cells`` with one owner left are shared no more."""
@@ -288,6 +301,7 @@ class Cells:
         self.owner[lone] = 64 * word + bit.astype(np.int64)
         self.sets[lone] = 0
         self.n_shared -= lone.size
+        self.dues.forget()
 
     def free(self, cells: Cellset) -> None:
         """Empty used ``cells``, whoever holds them."""
@@ -315,16 +329,15 @@ class Cells:
 
     def clear(self) -> None:
         """Empty all cells; pending shifts are dropped with them."""
-        self.pos.fill(-1)
-        self.owner.fill(EMPTY)
+        self.held.fill(VACANT)
+        self.dues.moment.fill(OPEN)
+        self.dues.is_known = True
         self.shift.fill(0)
         if self.sets is not None:
             self.sets.fill(0)
         self.n_shared = self.used = self._top = 0
         self.has_shift = False
         self.spans.clear()
-        if self.whereabouts is not None:
-            self.whereabouts.forget()
 
     # ---- moving
 
@@ -333,10 +346,12 @@ class Cells:
         self._moved(self.holders(src))
         held = self.snapshot(src).held
         assert held is not None
-        pos, owner, sets = held
+        keys, sets = held
         shift = self.shift[src]
-        self.pos[src], self.owner[src], self.shift[src] = -1, EMPTY, 0
-        self.pos[dst], self.owner[dst], self.shift[dst] = pos, owner, shift
+        self.held[src], self.shift[src] = VACANT, 0
+        self.held[dst], self.shift[dst] = keys, shift
+        for cells in (src, dst):
+            self.dues.changed(cells, self.held[cells])
         if sets is not None:
             assert self.sets is not None
             self.sets[src] = 0
@@ -348,7 +363,7 @@ class Cells:
     def snapshot(self, cells: Cellset) -> Snapshot:
         """What ``cells`` hold now."""
         sets = None if self.sets is None or not self.n_shared else self.sets[cells]
-        return Snapshot(cells, (self.pos[cells], self.owner[cells], sets))
+        return Snapshot(cells, (self.held[cells], sets))
 
     def restore(self, before: Snapshot) -> None:
         """Put back what the cells of the snapshot held."""
@@ -356,17 +371,18 @@ class Cells:
         if before.held is None:
             self.free(cells)
             return
-        pos, owner, sets = before.held
+        keys, sets = before.held
         holders = self.holders(cells)
         if self.sets is not None:
             self.n_shared -= int((self.owner[cells] == SHARED).sum())
             self.sets[cells] = 0
             if sets is not None:
                 self.sets[cells, : sets.shape[1]] = sets
-        self.used += int((owner != EMPTY).sum()) - int((self.owner[cells] != EMPTY).sum())
-        self.pos[cells] = pos
-        self.owner[cells] = owner
-        self.n_shared += int((owner == SHARED).sum())
+        now = self.held[cells]
+        self.used += int(np.count_nonzero(keys != VACANT)) - int(np.count_nonzero(now != VACANT))
+        self.held[cells] = keys
+        self.dues.changed(cells, keys)
+        self.n_shared += int(np.count_nonzero(keys >> OWNER_SHIFT == SHARED))
         holders |= self.holders(cells)
         self.spans.stale.update(holders)
         self._moved(holders if self.n_shared else set())
@@ -378,6 +394,7 @@ class Cells:
         n = pos.size
         self.pos[:n] = pos
         self.owner[:n] = owner
+        self.dues.changed(np.arange(n), self.held[:n])
         self.used = self._top = n
         if sets is not None:
             self.own_sets(sets.shape[1])[:n] = sets

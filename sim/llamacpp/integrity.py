@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from sim.llamacpp.cells import EMPTY, SHARED, Cells
+from sim.llamacpp.dues import NEVER, Dues
 from sim.llamacpp.errors import IntegrityError
-from sim.llamacpp.search import limits_of, searched
 from sim.llamacpp.sizes import MAX_SEQ
 from sim.llamacpp.spans import Spans
-from sim.llamacpp.window import Window
 
 
 def check_cells(cells: Cells) -> None:
@@ -34,21 +33,20 @@ def check_cells(cells: Cells) -> None:
         if held.size:
             truth.take_from(seq, held)
     mine = cells.refresh()
-    claims["count"] = bool((mine.count == truth.count).all())
-    lowest = [mine.lowest(seq) == truth.lowest(seq) for seq in range(MAX_SEQ)]
-    claims["lowest positions"] = all(lowest)
-    claims["highest positions"] = bool((mine.hi == truth.hi).all())
+    claims["count"] = bool((mine.counts() == truth.counts()).all())
+    claims["lowest positions"] = bool((mine.low == truth.low).all())
+    claims["highest positions"] = bool((mine.end == truth.end).all())
     claims["regular"] = truth.irregular.keys() <= mine.irregular.keys()
-    where = cells.whereabouts
-    if where is not None:
-        known = [seq for seq in mine.count.nonzero()[0].tolist() if where.knows(mine, seq)]
-        claims["whereabouts"] = cells.n_shared > 0 or all(
-            sorted(cells.all_of(seq).tolist()) == cells.cells_of(seq).tolist() for seq in known
-        )
-        if where.is_open_known:
-            limits = limits_of(cells, Window("standard", where.window))
-            assert limits is not None
-            claims["open"] = bool((where.open == searched(cells, limits, 0, cells.size)).all())
+    known = [seq for seq in mine.end.nonzero()[0].tolist() if cells.whereabouts.knows(mine, seq)]
+    claims["whereabouts"] = cells.n_shared > 0 or all(
+        sorted(cells.all_of(seq).tolist()) == cells.cells_of(seq).tolist() for seq in known
+    )
+    dues = Dues(cells.size, cells.dues.window)
+    dues.find(cells.held, mine.end)
+    if cells.dues.is_known:
+        # When the past was does not matter, nor how far off never is.
+        left = [np.clip(each.moment - each.clock, 0, NEVER // 2) for each in (dues, cells.dues)]
+        claims["dues"] = bool((left[0] == left[1]).all())
     broken = [claim for claim, holds in claims.items() if not holds]
     if broken:
         raise IntegrityError(f"cells: {'; '.join(broken)}")

@@ -7,10 +7,11 @@ from typing import Literal
 import numpy as np
 
 from sim.llamacpp.batch import Batch, Decodes, Refusal
-from sim.llamacpp.cells import EMPTY, Cells, Cellset, Snapshot
+from sim.llamacpp.cells import Cellset, Snapshot
 from sim.llamacpp.decode_run import CellRun, apply_decode_run, plan_decode_run
 from sim.llamacpp.defrag import is_fragmented, moves_by_sequence, moves_into_holes
 from sim.llamacpp.errors import StrictRefusal
+from sim.llamacpp.growth import keep_pace, note_tokens
 from sim.llamacpp.integrity import check_cells
 from sim.llamacpp.kv_state import load_state, save_state, state_bytes
 from sim.llamacpp.memory import CacheUsage, Placed
@@ -20,15 +21,12 @@ from sim.llamacpp.search import (
     find_contiguous,
     find_scattered,
     largest_free_run,
-    limits_of,
     start_of_search,
-    usable,
 )
 from sim.llamacpp.sizes import CELL_PAD, AttentionRows, CacheBytes, Defrag, padded
 from sim.llamacpp.state import AttentionState, CacheState
 from sim.llamacpp.streams import Streams
 from sim.llamacpp.ubatch import Tokens, Ubatch, split_equal, split_simple
-from sim.llamacpp.whereabouts import Whereabouts
 from sim.llamacpp.window import UNBOUNDED, Window
 
 Slots = Literal["scattered", "contiguous"]
@@ -54,15 +52,11 @@ class KVCache(Streams):
         defrag: Defrag | None = None,
         strict: bool = False,
     ) -> None:
-        super().__init__(name, rows, size=size, n_stream=n_stream, strict=strict)
+        super().__init__(name, rows, size=size, n_stream=n_stream, window=window, strict=strict)
         self.n_seq_max = n_seq_max
-        self.window = window
         self.slots = slots
         # Streams of one sequence each have no holes worth closing; the engine left them alone.
         self.defrag = defrag if n_stream == 1 else None
-        if n_stream == 1:
-            slides = window.n if window.kind == "standard" else 0
-            self.streams[0].whereabouts = Whereabouts(size, slides)
 
     # ---- questions
 
@@ -94,8 +88,7 @@ class KVCache(Streams):
         passed = 0
         if self.window.bounded:
             for cells in self.streams:
-                mask = usable(cells, limits_of(cells, self.window), 0, self.size)
-                passed += int((mask & (cells.owner != EMPTY)).sum())
+                passed += int(cells.dead().sum())
         total = self.size * self.n_stream
         return CacheUsage(
             cells=total,
@@ -123,7 +116,7 @@ class KVCache(Streams):
         """See `Memory.next_positions`; ids that this cache cannot know are not looked for."""
         if self.n_stream > 1:
             return super().next_positions(seqs)
-        following: list[int] = (self.streams[0].refresh().hi[seqs] + 1).tolist()
+        following: list[int] = (self.streams[0].refresh().end[seqs]).tolist()
         return following
 
     # ---- pending work
@@ -194,7 +187,7 @@ class KVCache(Streams):
         for stream, tokens in parts:
             cells = self.streams[stream]
             start = start_of_search(self.heads[stream], cells.used, tokens.n)
-            taken = find(cells, limits_of(cells, self.window), start, tokens.n)
+            taken = find(cells, start, tokens.n)
             if taken is None:
                 return None
             found.append((stream, tokens, taken))
@@ -210,21 +203,21 @@ class KVCache(Streams):
         purged: list[tuple[int, int]] = []
         for stream, tokens, taken in slot.parts:
             cells = self.streams[stream]
+            before, breaks = Snapshot(taken), False
             if self.window.bounded:
                 before = cells.snapshot(taken)
-                lost = cells.overwrite(before, tokens.pos, tokens.owner)
+                breaks = cells.overwrite(before, tokens.keys)
             else:
-                before, lost = Snapshot(taken), None
-                cells.place(taken, tokens.pos, tokens.owner)
+                cells.place(taken, tokens.keys)
             step.taken.append(before)
-            _note_spans(cells, tokens, taken)
-            if lost is not None and not (lost.is_clear and cells.spans.all_regular):
-                purged += zip(lost.seqs.tolist(), lost.highest.tolist(), strict=True)
+            note_tokens(cells, tokens, taken)
+            if breaks or not cells.spans.all_regular:
+                purged += before.highest_lost().items()
         for seq, highest in sorted(purged):
             self._purge(step, seq, highest)
         for stream, tokens, taken in slot.parts:
             self.heads[stream] = int(taken[-1]) + 1
-            _note_windows(self.streams[stream], tokens)
+            keep_pace(self.streams[stream], tokens, taken)
         slot.n_kv = self.n_kv([stream for stream, _, _ in slot.parts])
         return step
 
@@ -234,7 +227,7 @@ class KVCache(Streams):
         lowest = cells.pos_min(seq)
         if lowest > highest:
             return
-        step.purges = True
+        step.purges += 1
         self.observer.on_purge(self, seq, lowest, highest)
         gone = cells.cells_of(seq, max(0, lowest), highest + 1)
         if gone.size:
@@ -275,33 +268,3 @@ class KVCache(Streams):
         """Bytes of ``seq``'s saved state here."""
         self._cells(f"state_seq_size({seq})", seq)
         return state_bytes(self, seq)
-
-
-def _note_spans(cells: Cells, tokens: Tokens, taken: Cellset) -> None:
-    """Tell the spans of newly placed tokens, and spell out the owners of shared ones."""
-    begin = 0
-    if tokens.decodes is not None:
-        cells.spans.append_each(*tokens.decodes)
-        begin = tokens.decodes.seqs.size
-    for seqs, first, n in tokens.runs:
-        if len(seqs) > 1:
-            cells.share(taken[begin : begin + n], seqs)
-        for seq in seqs:
-            cells.spans.append(seq, first, n)
-        begin += n
-
-
-def _note_windows(cells: Cells, tokens: Tokens) -> None:
-    """Cells that windows have left behind, now that the tokens are placed, can be taken."""
-    where, spans = cells.whereabouts, cells.spans
-    if where is None or not where.window:
-        return
-    if spans.moved or not spans.all_regular:
-        where.forget()
-    if not where.is_open_known:
-        return
-    if tokens.decodes is not None:
-        where.have_grown(spans, *tokens.decodes)
-    for seqs, first, n in tokens.runs:
-        for seq in seqs:
-            where.has_grown(spans, seq, first, n)

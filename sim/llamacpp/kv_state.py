@@ -29,7 +29,7 @@ def save_state(cache: KVCache, seq: int | None) -> AttentionState:
             state = _named(cells, saved, cache.n_seq_max)
         else:
             saved = _visible(cache, cells, seq)
-            owner = np.full(saved.size, seq if seq < cache.n_seq_max else NOBODY, np.int16)
+            owner = np.full(saved.size, seq if seq < cache.n_seq_max else NOBODY, np.int32)
             state = StreamState(cells.pos[saved], owner, None)
         streams.append(state if saved.size else None)
     return AttentionState(cache.name, cache.rows, streams)
@@ -69,10 +69,10 @@ def state_bytes(cache: KVCache, seq: int) -> int:
     total = 4 + 4 * cache.n_stream
     cells = cache.streams[cache.stream_of(seq)]
     spans = cells.fresh(seq)
-    n = int(spans.count[seq])
+    n = spans.count_of(seq)
     if cache.window.bounded and n:
         if seq not in spans.irregular:
-            lo, hi = spans.lowest(seq), int(spans.hi[seq])
+            lo, hi = spans.lowest(seq), int(spans.end[seq]) - 1
             n = hi - max(lo, cache.window.last_masked(hi) + 1) + 1
         else:
             n = _visible(cache, cells, seq).size

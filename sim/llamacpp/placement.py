@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sim.llamacpp.cells import Cellset, Snapshot
 from sim.llamacpp.ubatch import Tokens
 
@@ -33,14 +35,22 @@ class Step:
     """One ubatch as placed, with what is needed to take it back.
 
     heads: of all streams, before. taken: what the cells held. purged: (stream, what was purged).
-    purges: whether anything was, be it nothing but the engine's word.
+    purges: how many sequences were purged, those included that had nothing left to purge.
     """
 
     slot: Slot
     heads: list[int]
     taken: list[Snapshot]
     purged: list[tuple[int, Snapshot]] = field(default_factory=list)
-    purges: bool = False
+    purges: int = 0
+
+    @property
+    def is_final(self) -> bool:
+        """Whether placing it once more would purge nothing: no token of its own was purged."""
+        if self.purges > len(self.purged):
+            return False
+        taken = np.concatenate([before.cells for before in self.taken])
+        return not any(bool(np.isin(gone.cells, taken).any()) for _, gone in self.purged)
 
 
 class Placement:
@@ -65,9 +75,12 @@ class Placement:
         """Keep everything as placed.
 
         After a purge the engine's own way is gone in full (everything back, then applied again),
-        since ``n_kv`` of an earlier ubatch can depend on what a later one purged.
+        since ``n_kv`` of an earlier ubatch can depend on what a later one purged. A single ubatch
+        that has purged none of its own tokens would end as it stands.
         """
-        if not self._cache.strict and any(step.purges for step in self._steps):
+        if self._cache.strict or not any(step.purges for step in self._steps):
+            return
+        if len(self._steps) > 1 or not self._steps[0].is_final:
             self.roll_back()
             for step in self._steps:
                 self._cache.apply(step.slot)

@@ -158,8 +158,8 @@ class RecurrentCache(Memory):
         run, cells = plan[self.name], self.cells
         if not steps:
             return
-        seqs, firsts = (each.tolist() for each in run.decodes)
-        for seq, first in zip(seqs, firsts, strict=True):
+        seqs = run.decodes.seqs.tolist()
+        for seq, first in zip(seqs, run.decodes.firsts.tolist(), strict=True):
             cells.pos[cells.tails[seq]] = first + steps - 1
         cells.head = cells.tails[split_singles(seqs, self.sequential)[-1][0]]
         cells.used = cells.count_used()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from sim.llamacpp.cells import EMPTY, NOBODY, SHARED, Cells
+from sim.llamacpp.dues import OWNER_SHIFT
+from sim.llamacpp.growth import has_receded
 
 _ALL_BITS = 2**64 - 1
 
@@ -20,8 +22,6 @@ def remove(cells: Cells, seq: int, p0: int, p1: int | None) -> int:
     if held.size == 0:
         return -1
     freed = held
-    if not is_all and p0 > cells.pos_min(seq):
-        cells.has_changed(seq)
     if cells.n_shared:
         owner = cells.owner[held]
         shared, freed = held[owner == SHARED], held[owner == seq]
@@ -30,8 +30,10 @@ def remove(cells: Cells, seq: int, p0: int, p1: int | None) -> int:
             cells.sets[shared, seq >> 6] &= np.uint64(_ALL_BITS ^ (1 << (seq & 63)))
             cells.settle(shared)
     cells.empty(freed)
-    end = int(cells.spans.hi[seq]) + 1 if p1 is None else p1
-    cells.spans.trim_range(seq, p0, end)
+    last = int(cells.spans.end[seq])
+    cells.spans.trim_range(seq, p0, last if p1 is None else p1)
+    if not is_all and (p1 is None or p1 >= last):
+        has_receded(cells, seq)
     return int(freed.min()) if freed.size else -1
 
 
@@ -135,7 +137,10 @@ def copy_sequence(source: Cells, src: int, target: Cells, dst: int) -> None:
     held = source.cells_of(src)
     if held.size == 0:
         return
-    target.place(held, source.pos[held], np.asarray(dst, np.int16))
+    keys = (dst << OWNER_SHIFT) + source.pos[held].astype(np.int64)
+    target.place(held, keys)
+    target.dues.changed(held, keys)
+    target.has_changed(dst)
     target.shift[held] = source.shift[held]
     target.has_shift = bool(target.shift[held].any())
     target.spans.stale.add(dst)

@@ -35,7 +35,7 @@ def recurrent_data_bytes(geometry: RecurrentGeometry, n: int) -> int:
 class StreamState:
     """The saved cells of one stream, in cell order.
 
-    pos: int32[k]. owner: int16[k] as `Cells.owner`, without ids that a context of ``n_seq_max``
+    pos: int32[k]. owner: int32[k] as `Cells.owner`, without ids that a context of ``n_seq_max``
     sequences cannot name. sets: owner bits of shared cells or None.
     """
 
@@ -45,7 +45,7 @@ class StreamState:
 
     def id_counts(self) -> Ids:
         """How many sequence ids are saved with each cell."""
-        counts = (self.owner >= 0).astype(np.int16)
+        counts = (self.owner >= 0).astype(np.int32)
         if self.sets is not None:
             bits = np.unpackbits(np.ascontiguousarray(self.sets).view(np.uint8), axis=1)
             counts[self.owner == SHARED] = bits.sum(axis=1)[self.owner == SHARED]

@@ -237,7 +237,7 @@ def _read_cells(reader: _Reader, n: int) -> StreamState:
     cells = [_read_cell(reader) for _ in range(n)]
     pos = np.array([pos for pos, _ in cells], np.int32)
     owner = np.array(
-        [NOBODY if not ids else ids[0] if len(ids) == 1 else SHARED for _, ids in cells], np.int16
+        [NOBODY if not ids else ids[0] if len(ids) == 1 else SHARED for _, ids in cells], np.int32
     )
     if not (owner == SHARED).any():
         return StreamState(pos, owner, None)

@@ -13,6 +13,7 @@ from sim.llamacpp.memory import Memory
 from sim.llamacpp.observer import SILENT, Observer
 from sim.llamacpp.pending import KShift, StreamCopy, Update, check_shiftable
 from sim.llamacpp.sizes import MAX_SEQ, AttentionRows
+from sim.llamacpp.window import Window
 
 
 def position_range(p0: int, p1: int) -> tuple[int, int | None]:
@@ -27,7 +28,14 @@ class Streams(Memory):
     """
 
     def __init__(
-        self, name: str, rows: AttentionRows, *, size: int, n_stream: int, strict: bool
+        self,
+        name: str,
+        rows: AttentionRows,
+        *,
+        size: int,
+        n_stream: int,
+        window: Window,
+        strict: bool,
     ) -> None:
         self.name = name
         self.rows = rows
@@ -35,7 +43,9 @@ class Streams(Memory):
         self.n_stream = n_stream
         self.strict = strict
         self.observer: Observer = SILENT
-        self.streams = [Cells(size) for _ in range(n_stream)]
+        self.window = window
+        shared = n_stream == 1
+        self.streams = [Cells(size, window, -1 if shared else seq) for seq in range(n_stream)]
         self.heads = [0] * n_stream
         self._copies: list[tuple[int, int]] = []
 

@@ -5,39 +5,36 @@ from __future__ import annotations
 import numpy as np
 
 from sim.llamacpp.batch import Batch, Decodes, Run
-from sim.llamacpp.cells import EMPTY, SHARED
+from sim.llamacpp.cells import SHARED
+from sim.llamacpp.dues import OWNER_SHIFT, Contents
 from sim.llamacpp.errors import EngineAborts
-from sim.llamacpp.spans import Ids, Positions
 
 
 class Tokens:
     """The tokens of one ubatch that go to one stream, ready to be written to cells.
 
-    pos: int32[n]; owner: int16[n], a sequence id or `SHARED`. They are those of ``decodes``, if
-    there are any, then those of ``runs``.
+    keys: what their cells will hold (see `Cells.held`); first those of ``decodes``, if there are
+    any, then those of ``runs``.
     """
 
-    __slots__ = ("decodes", "n", "owner", "pos", "runs")
+    __slots__ = ("decodes", "keys", "n", "runs")
 
     def __init__(self, runs: list[Run], decodes: Decodes | None = None) -> None:
         begin = 0 if decodes is None else decodes.seqs.size
         self.runs = runs
         self.decodes = decodes
         self.n = begin + sum([run[2] for run in runs])
-        self.pos: Positions = np.empty(self.n, np.int32)
-        self.owner: Ids = np.empty(self.n, np.int16)
+        self.keys: Contents = np.empty(self.n, np.int64)
         if decodes is not None:
-            self.owner[:begin] = decodes.seqs
-            self.pos[:begin] = decodes.firsts
+            self.keys[:begin] = decodes.keys(1)
         for seqs, first, n in runs:
-            end = begin + n
-            self.owner[begin:end] = _code(seqs)
-            self.pos[begin:end] = np.arange(first, first + n)
-            begin = end
+            key = (_code(seqs) << OWNER_SHIFT) + first
+            self.keys[begin : begin + n] = np.arange(key, key + n)
+            begin += n
 
 
 def _code(seqs: tuple[int, ...]) -> int:
-    return seqs[0] if len(seqs) == 1 else SHARED if seqs else EMPTY
+    return seqs[0] if len(seqs) == 1 else SHARED
 
 
 class Ubatch:

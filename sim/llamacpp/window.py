@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+Position = TypeVar("Position", np.int32, np.int64)
 WindowKind = Literal["none", "standard", "chunked"]
 
 
@@ -35,16 +36,11 @@ class Window:
             return at // self.n * self.n - 1
         return -1
 
-    def last_masked_after(
-        self, last: NDArray[np.int64], out: NDArray[np.int32] | NDArray[np.int64]
-    ) -> None:
-        """`last_masked` of the token after each position ``last``, written to ``out``."""
+    def last_seer(self, at: NDArray[Position]) -> NDArray[Position]:
+        """The last position whose token sees position ``at``; of a window that is bounded."""
         if self.kind == "standard":
-            np.subtract(last, self.n - 1, out=out, casting="same_kind")
-        elif self.kind == "chunked":
-            np.subtract((last + 1) // self.n * self.n, 1, out=out, casting="same_kind")
-        else:
-            out.fill(-1)
+            return at + (self.n - 1)
+        return (at // self.n + 1) * self.n - 1
 
     def seen_by_next(self, last: NDArray[np.int64]) -> NDArray[np.int64] | int:
         """Tokens before it that the token after each position ``last`` sees, if they are there.

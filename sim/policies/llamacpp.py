@@ -38,7 +38,7 @@ from sim.policies.llamacpp_ops import LlamaOperations
 from sim.policies.llamacpp_pending import Owed, Served
 from sim.policies.llamacpp_reads import Scans
 from sim.policies.llamacpp_run import LlamaRun, Rise, n_kv_of_run, rise_of_run
-from sim.policies.llamacpp_usage import dead_cells, dead_of, usage_of_cells, usage_of_states
+from sim.policies.llamacpp_usage import usage_of_cells, usage_of_states
 from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.runs import parts_of
 from sim.sequence import Sequence
@@ -279,7 +279,7 @@ class LlamaPolicy(LlamaOperations):
     def _decodes(self, own: NDArray[np.intp]) -> Decodes:
         """The next token of each of these ids."""
         if self._shared is not None:
-            return Decodes(own, self._shared.refresh().hi[own] + 1)
+            return Decodes(own, self._shared.refresh().end[own])
         return Decodes(own, np.array(self._keeper.next_positions(own.tolist()), dtype=np.int64))
 
     def _own(self, seqs: SequenceOf[Sequence]) -> NDArray[np.intp]:
@@ -458,7 +458,7 @@ class LlamaPolicy(LlamaOperations):
         which = self.caches[cache]
         owners: Cells = names[np.concatenate([stream.owner for stream in which.streams])]
         if which.window.bounded:
-            owners[np.concatenate([dead_cells(which, stream) for stream in which.streams])] = -3
+            owners[np.concatenate([stream.dead() for stream in which.streams])] = -3
         return owners
 
     def owners_at(self, cells: Cells, cache: int = 0) -> Cells:
@@ -468,7 +468,7 @@ class LlamaPolicy(LlamaOperations):
         which, stream = self.caches[cache], self.caches[cache].streams[0]
         owners: Cells = self._names()[stream.owner[cells]]
         if which.window.bounded:
-            owners[dead_of(which, stream, cells)] = -3
+            owners[stream.dead(cells)] = -3
         return owners
 
     def _names(self) -> Cells:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.decode_run import DecodeRun, Stretch
-from sim.llamacpp.cells import EMPTY, Cells
+from sim.llamacpp.cells import Cells
 from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.sizes import CELL_PAD, padded
@@ -191,7 +191,7 @@ def rise_of_run(cache: KVCache, run: CellRun, steps: int) -> Rise:
     live = _live_growth(cache, run, steps) if cache.window.bounded else width
     if own or run.lost is None:
         return Rise(live, width, own)
-    empty = run.lost[:steps] == EMPTY
+    empty = run.lost[:steps] < 0
     fresh = np.count_nonzero(empty)
     if fresh in (0, empty.size):
         return Rise(live, width if fresh else 0)
@@ -203,9 +203,9 @@ def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Count:
 
     Cells that several hold count as live wherever the window is, and come before a sequence's own.
     """
-    seqs, firsts = run.decodes
+    seqs, firsts = run.decodes.seqs, run.decodes.firsts
     if cache.n_stream == 1 and not cache.streams[0].n_shared:
-        held = cache.streams[0].spans.count[seqs]
+        held = cache.streams[0].spans.counts()[seqs]
     else:
         held = np.array([_held_alone(cache.streams[cache.stream_of(s)], s) for s in seqs.tolist()])
     before = cache.window.seen_by_next(firsts - 1)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.llamacpp.cells import EMPTY, Cells
+from sim.llamacpp.cells import Cells
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.recurrent import RecurrentCache
-from sim.llamacpp.search import limits_of, usable
 from sim.usage import Usage
 
 Ints = NDArray[np.int64]
@@ -54,25 +53,11 @@ def usage_of_states(cache: RecurrentCache) -> Usage:
     )
 
 
-def dead_cells(cache: KVCache, cells: Cells) -> NDArray[np.bool_]:
-    """Which cells of a stream are out of their owner's window and may be overwritten."""
-    passed = usable(cells, limits_of(cells, cache.window), 0, cells.size)
-    return passed & (cells.owner != EMPTY)
-
-
-def dead_of(cache: KVCache, cells: Cells, some: Ints) -> NDArray[np.bool_]:
-    """`dead_cells` of ``some`` cells of a stream of a cache with a window."""
-    limit = limits_of(cells, cache.window)
-    assert limit is not None
-    owner = cells.owner[some]
-    return (cells.pos[some] <= limit[owner]) & (owner != EMPTY)
-
-
 def live_cells(cache: KVCache, cells: Cells) -> int:
     """Cells of one stream that the next token of an owner can still see."""
     if not cache.window.bounded:
         return cells.used
     if cells.n_shared:
-        return cells.used - int(dead_cells(cache, cells).sum())
+        return cells.used - int(cells.dead().sum())
     spans = cells.refresh()
-    return int(np.minimum(spans.count, cache.window.seen_by_next(spans.hi)).sum())
+    return int(np.minimum(spans.counts(), cache.window.seen_by_next(spans.end - 1)).sum())

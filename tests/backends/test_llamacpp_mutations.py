@@ -27,6 +27,7 @@ from sim.llamacpp import (
 )
 from sim.llamacpp import sizes as sizes_module
 from sim.llamacpp.batch import Refusal
+from sim.llamacpp.dues import OPEN, Dues
 from sim.llamacpp.errors import LlamaCppError
 from sim.llamacpp.hybrid import HybridCache
 from sim.llamacpp.iswa import ISWACache
@@ -201,16 +202,12 @@ def head_stays_on_the_last_cell(patch):
 
 @mutation
 def masked_cells_are_not_taken(patch):
-    patch.setattr(kv_cache, "limits_of", lambda cells, window: None)
+    patch.setattr(Dues, "can_be_taken", lambda self, start, stop: self.moment[start:stop] <= OPEN)
 
 
 @mutation
 def cells_are_masked_one_token_late(patch):
-    def late(original, cells, window):
-        limit = original(cells, window)
-        return None if limit is None else limit - (limit >= 0)
-
-    wrap(patch, kv_cache, "limits_of", late)
+    wrap(patch, Window, "last_seer", lambda original, self, at: original(self, at) + 1)
 
 
 @mutation
@@ -218,8 +215,8 @@ def chunked_windows_slide(patch):
     wrap(
         patch,
         Window,
-        "last_masked_after",
-        lambda original, self, last, out: original(Window("standard", self.n), last, out),
+        "last_seer",
+        lambda original, self, at: original(Window("standard", self.n), at),
     )
 
 

@@ -58,8 +58,8 @@ def look(cache):
             c.used,
             c.used_max_p1,
             [c.pos_min(seq) for seq in range(SEQS)],
-            c.spans.hi.tolist(),
-            c.spans.count.tolist(),
+            c.spans.end.tolist(),
+            c.spans.counts().tolist(),
         )
         for c in cache.streams
     ], list(cache.heads)

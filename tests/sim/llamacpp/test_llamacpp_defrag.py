@@ -11,6 +11,7 @@ from sim.llamacpp.batch import Batch
 from sim.llamacpp.cells import EMPTY, Cells
 from sim.llamacpp.context import Context
 from sim.llamacpp.defrag import is_fragmented, moves_by_sequence, moves_into_holes
+from sim.llamacpp.dues import OWNER_SHIFT
 from sim.llamacpp.geometry import AttentionGeometry, CacheGeometry
 from sim.llamacpp.integrity import check_cells
 from sim.llamacpp.sizes import ContextParams, Defrag
@@ -55,7 +56,7 @@ def test_holes_are_filled_as_the_engine_filled_them(owned, most):
     cells = Cells(max(1, len(owned)))
     where = np.flatnonzero(owned)
     if where.size:
-        cells.place(where, np.arange(where.size, dtype=np.int32), np.zeros(where.size, np.int16))
+        cells.place(where, np.arange(where.size))
         cells.spans.append(0, 0, where.size)
     moves = moves_into_holes(cells, most)
     assert dict(zip(moves.src.tolist(), moves.dst.tolist(), strict=True)) == slow_moves(owned, most)
@@ -103,11 +104,11 @@ def test_what_is_moved_keeps_position_and_owners(cells, by_sequence, most):
 
 def test_few_cells_and_one_pad_of_holes_are_left_alone():
     cells = Cells(4096)
-    cells.place(np.arange(2047), np.arange(2047, dtype=np.int32), np.zeros(2047, np.int16))
+    cells.place(np.arange(2047), np.arange(2047))
     cells.spans.append(0, 0, 2047)
     cells.free(np.arange(2000))
     assert not is_fragmented(cells, 0.0)
-    cells.place(np.array([2559]), np.zeros(1, np.int32), np.ones(1, np.int16))
+    cells.place(np.array([2559]), np.array([1 << OWNER_SHIFT]))
     # 48 cells and a pad of 256 count as used, of 2,560.
     assert is_fragmented(cells, 0.88)
     assert not is_fragmented(cells, 0.89)

@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import given, settings
 
 from sim.llamacpp.cells import Cells
+from sim.llamacpp.dues import NEVER, OWNER_SHIFT
 from sim.llamacpp.search import (
     find_contiguous,
     find_scattered,
     largest_free_run,
-    limits_of,
     start_of_search,
 )
 from sim.llamacpp.window import UNBOUNDED, Window
@@ -25,16 +25,16 @@ WINDOWS = st.sampled_from(
 )
 
 
-def cells_from(layout):
-    cells = Cells(len(layout))
+def cells_from(layout, window=UNBOUNDED):
+    cells = Cells(len(layout), window)
     for i, cell in enumerate(layout):
         if cell is None:
             continue
         owners, pos = sorted(cell[0]), cell[1]
         at = np.array([i])
-        cells.place(
-            at, np.array([pos], np.int32), np.array([owners[0] if owners else -3], np.int16)
-        )
+        keys = np.array([((owners[0] if owners else -3) << OWNER_SHIFT) + pos])
+        cells.place(at, keys)
+        cells.dues.changed(at, keys)
         if len(owners) > 1:
             cells.share(at, tuple(owners))
         cells.spans.stale.update(owners)
@@ -86,12 +86,11 @@ def slow_find(usable, head, n, contiguous):
 @settings(max_examples=250, deadline=None)
 @given(st.lists(CELL, min_size=1, max_size=60), WINDOWS, st.integers(0, 60), st.integers(1, 25))
 def test_search_finds_what_a_walk_finds(layout, window, head, n):
-    cells = cells_from(layout)
+    cells = cells_from(layout, window)
     head = min(head, len(layout))
     usable = slow_usable(layout, window)
-    limit = limits_of(cells, window)
     for find, contiguous in ((find_scattered, False), (find_contiguous, True)):
-        got = find(cells, limit, head, n)
+        got = find(cells, head, n)
         assert (None if got is None else got.tolist()) == slow_find(usable, head, n, contiguous)
 
 
@@ -102,7 +101,7 @@ def test_search_in_windows_of_a_large_cache(seed, fill, n):
     layout = [({0}, i) if rng.random() < fill else None for i in range(4000)]
     head = int(rng.integers(0, 4001))
     cells = cells_from(layout)
-    got = find_scattered(cells, None, head, n)
+    got = find_scattered(cells, head, n)
     expected = slow_find([cell is None for cell in layout], head, n, False)
     assert (None if got is None else got.tolist()) == expected
 
@@ -122,10 +121,11 @@ def test_search_is_fast_in_a_large_scattered_cache():
     rng = np.random.default_rng(1)
     cells = Cells(32768)
     full = np.sort(rng.permutation(32768)[: int(0.9 * 32768)])
-    cells.place(full, np.arange(full.size, dtype=np.int32), np.zeros(full.size, np.int16))
+    cells.place(full, np.arange(full.size))
+    cells.dues.moment[full] = NEVER
     best = 1.0
     for head in (0, 9000, 20000, 32000) * 10:
         begin = time.perf_counter()
-        find_scattered(cells, None, head, 512)
+        find_scattered(cells, head, 512)
         best = min(best, time.perf_counter() - begin)
     assert best < 100e-6
