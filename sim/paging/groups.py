@@ -165,18 +165,14 @@ class Group:
 
     def publish(self, parts: list[Part], blocks: Blocks) -> None:
         """Let ``blocks``, the peers' of all entries of ``parts``, be found, but for null ones."""
-        n = len(self.peers)
-        if len(parts) == 1:
-            branch, first, _ = parts[0]
-            if len(blocks) > 1:
-                self.pool.publish(self.shelf(branch), first * n, blocks)
-            elif blocks[0]:
-                self.pool.publish_one(self.shelf(branch), first, blocks[0])
-            return
-        before = parts[0][1]
+        n, before = len(self.peers), parts[0][1]
         for branch, first, stop in parts:
             own = blocks[(first - before) * n : (stop - before) * n]
             self.pool.publish(self.shelf(branch), first * n, own)
+
+    def publish_one(self, branch: int, entry: int, block: int) -> None:
+        """Let a block be found that a group without peers has."""
+        self.pool.publish_one(self.shelf(branch), entry, block)
 
     def step_ends(self) -> None:
         """Forget what held for one step only."""

@@ -339,7 +339,7 @@ class BlockManager:
         """`_tell` of one entry in a group that is the only one of its type."""
         block, path = holding.tables[group.index].blocks[entry], holding.path
         if block and path[-1][1] // group.size > entry:
-            self.pool.publish_one(group.shelf(branch_of(path, group.size, entry)), entry, block)
+            group.publish_one(branch_of(path, group.size, entry), entry, block)
 
     def _disclose(
         self, holding: Holding, peers: list[Group], first: int, stop: int, tokens: int

@@ -44,6 +44,11 @@ class StateGroup(WindowGroup):
         super().publish(parts, blocks)
         self._fresh.update([self.pool.place_of(block) for block in blocks if block])
 
+    def publish_one(self, branch: int, entry: int, block: int) -> None:
+        """Takes note of the place as well."""
+        super().publish_one(branch, entry, block)
+        self._fresh.add(self.pool.place_of(block))
+
     def step_ends(self) -> None:
         """The states of this step are computed."""
         self._fresh.clear()
