@@ -111,6 +111,15 @@ class Policy(SequenceOperations, ABC):
         del seq
         return False
 
+    def would_refuse(self, seq: Sequence, n: int, decoding: int) -> bool:
+        """Whether ``n`` first tokens of a waiting sequence find no room, as things stand.
+
+        ``decoding`` sequences, all that run, get room for a token each before it is tried. Changes
+        nothing. False is always safe: then it has to be tried.
+        """
+        del seq, n, decoding
+        return False
+
     @property
     def owes(self) -> bool:
         """Whether there are copies or shifts that the next step has to do first."""

@@ -180,6 +180,12 @@ class LlamaPolicy(LlamaOperations):
         saved = self._swapped.get(seq.id)
         return saved is None or self._free_cells(-1) < saved.cells
 
+    def would_refuse(self, seq: Sequence, n: int, decoding: int) -> bool:
+        """Without an id, or where all share the cells without enough of these."""
+        if not self.can_admit(seq, 0):
+            return True
+        return self._shared is not None and self._free_cells(-1) - decoding < n
+
     def allocate(self, seq: Sequence, n: int, hit: int = 0) -> bool:
         """Put ``n`` tokens on the batch, if the cells they need are free."""
         own = self._ids.get(seq.id, -1)

@@ -399,7 +399,23 @@ class VllmScheduler(Scheduler):
         if self._nobody_is_tried():
             return True
         first = self._waiting.first()
-        return first is self._turned_away and self.policy.stays_refused(first)
+        if first is not self._turned_away:
+            if not self._would_be_refused(first):
+                return False
+            self._turned_away = first
+        return self.policy.stays_refused(first)
+
+    def _would_be_refused(self, seq: Sequence) -> bool:
+        """Whether a step that began now would try ``seq`` and turn it away."""
+        if seq.status in (Status.SWAPPED, Status.HANDED_OVER):
+            return False
+        decoding = self._batch.size
+        budget = self.options.max_batched_tokens - decoding
+        n = self._shortened(seq.tokens)
+        if n > budget and not self.options.chunked_prefill:
+            return False
+        n = self.policy.chunk_of(seq, 0, min(n, budget))
+        return n > 0 and self.policy.would_refuse(seq, n, decoding)
 
     def _nobody_is_tried(self) -> bool:
         """Whether a steady step would not even look at who waits."""
