@@ -25,14 +25,19 @@ _ENDS: Final = 2
 _STARTS: Final = 1 << 20
 
 
-class _StepEnd(Event):
-    """A timeout with a priority of its own."""
+class _Pause(Event):
+    """What an engine waits for: a timeout with a priority of its own, again and again."""
 
-    def __init__(self, env: simpy.Environment, at: float, priority: int) -> None:
+    def __init__(self, env: simpy.Environment) -> None:
         super().__init__(env)
         self._ok = True
         self._value = None
-        env.schedule(self, EventPriority(priority), at - env.now)
+
+    def until(self, at: float, priority: int) -> Event:
+        """Itself, to happen at ``at`` (seconds); it must not be waited for already."""
+        self.callbacks = []
+        self.env.schedule(self, EventPriority(priority), at - self.env.now)
+        return self
 
 
 class Turn:
@@ -48,6 +53,7 @@ class Turn:
         self._busy_until = 0.0
         self._env = env
         self._index = len(peers)
+        self._pause = _Pause(env)
         self._peers = peers
         peers.append(self)
 
@@ -81,7 +87,7 @@ class Turn:
     def settle(self) -> Generator[Event, Any, None]:
         """Wait for whatever else happens at this instant."""
         while not self.is_settled:
-            yield _StepEnd(self._env, self._env.now, _STARTS + self._index)
+            yield self._pause.until(self._env.now, _STARTS + self._index)
 
     def passes(self, seconds: float, quiet: float = 0.0) -> bool:
         """Let a step of so many seconds pass, if nothing else happens before it is over.
@@ -102,7 +108,7 @@ class Turn:
 
     def step_end(self) -> Event:
         """The end of the step that did not simply pass."""
-        return _StepEnd(self._env, self._busy_until, _ENDS + self._index)
+        return self._pause.until(self._busy_until, _ENDS + self._index)
 
     def next_event(self) -> float:
         """Time of the next event that is no other engine's; infinite if there is none."""
@@ -110,7 +116,7 @@ class Turn:
         if self.is_alone:
             return float(queue[0][0]) if queue else inf
         return min(
-            (time for time, _, _, event in queue if type(event) is not _StepEnd), default=inf
+            (time for time, _, _, event in queue if type(event) is not _Pause), default=inf
         )
 
     def next_completion(self) -> float:

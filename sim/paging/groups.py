@@ -126,7 +126,8 @@ class Group:
         kept = hit[skipped:]
         table = Table([0] * skipped + kept, self.size, skipped)
         if kept:
-            self.pool.touch([block for block in kept if block] if 0 in kept else kept)
+            gaps = self.spec.kind != "full" and 0 in kept
+            self.pool.touch([block for block in kept if block] if gaps else kept)
         return table
 
     def grow(self, table: Table, tokens: int, blocks: Blocks) -> None:

@@ -48,10 +48,10 @@ class GrowingRun(DecodeRun):
         self._entries: int = totals.entries
         self._tokens: int = totals.tokens
         self._surplus: int = totals.surplus
-        agenda = due.agenda(steps, 0)
+        agenda = due.agenda(steps)
         self._steps: list[int] = agenda.steps
         """Those in which anybody is due, and the end."""
-        self._takers: list[int] = agenda.numbers
+        self._takers: list[int] = agenda.full
         """How many tables take a block in each of them; one at the end."""
         self._due: list[list[Ranked]] = agenda.due
         """Who is due in each of them."""

@@ -14,22 +14,22 @@ Ranked = tuple[int, Sequence]
 class Agenda:
     """Who is due in the next steps.
 
-    steps: those in which anybody is, counted from now, rising. numbers: how many are due in each
-    on account of one residue. due: who is due at all; not to be changed.
+    steps: those in which anybody is, counted from now, rising. full: how many are due in each
+    because their length is a multiple of the period. due: who is due at all; not to be changed.
     """
 
     def __init__(self) -> None:
         self.steps: list[int] = []
-        self.numbers: list[int] = []
+        self.full: list[int] = []
         self.due: list[list[Ranked]] = []
 
 
 class _Slot:
-    """Sequences that are due together. numbers: how many on account of each residue."""
+    """Sequences that are due together. full: how many of them on account of residue 0."""
 
     def __init__(self) -> None:
         self.due: list[Ranked] = []
-        self.numbers: dict[int, int] = {}
+        self.full = 0
 
 
 class Calendar:
@@ -45,12 +45,10 @@ class Calendar:
         """The times, modulo the period, at which anybody is due; rising."""
         self._slots: list[_Slot] = []
         """Who is due at each of them."""
-        self._residues: set[int] = set()
 
     def add(self, rank: int, seq: Sequence, residues: Iterable[int], behind: int) -> None:
         """Enter ``seq``, whose length is ``behind`` less than the time."""
         for residue in residues:
-            self._residues.add(residue)
             place = (residue + behind) % self._period
             index = bisect_left(self._places, place)
             if index == len(self._places) or self._places[index] != place:
@@ -58,7 +56,8 @@ class Calendar:
                 self._slots.insert(index, _Slot())
             slot = self._slots[index]
             insort(slot.due, (rank, seq))
-            slot.numbers[residue] = slot.numbers.get(residue, 0) + 1
+            if residue == 0:
+                slot.full += 1
 
     def remove(self, rank: int, seq: Sequence, residues: Iterable[int], behind: int) -> None:
         """Take ``seq`` out; everything as it was when it was entered."""
@@ -66,7 +65,8 @@ class Calendar:
             index = bisect_left(self._places, (residue + behind) % self._period)
             slot = self._slots[index]
             slot.due.remove((rank, seq))
-            slot.numbers[residue] -= 1
+            if residue == 0:
+                slot.full -= 1
             if not slot.due:
                 del self._places[index], self._slots[index]
 
@@ -78,11 +78,10 @@ class Calendar:
             return []
         return self._slots[index].due
 
-    def agenda(self, time: int, steps: int, residue: int) -> Agenda:
+    def agenda(self, time: int, steps: int) -> Agenda:
         """Who is due in the ``steps`` steps from ``time`` on."""
         now, period = time % self._period, self._period
         places, slots, count = self._places, self._slots, len(self._places)
-        all_alike = len(self._residues) == 1 and residue in self._residues
         agenda = Agenda()
         index = bisect_left(places, now)
         while count:
@@ -94,7 +93,7 @@ class Calendar:
                 break
             slot = slots[index]
             agenda.steps.append(step)
-            agenda.numbers.append(len(slot.due) if all_alike else slot.numbers.get(residue, 0))
+            agenda.full.append(slot.full)
             agenda.due.append(slot.due)
             index += 1
         return agenda
