@@ -23,12 +23,13 @@ Mask = NDArray[np.bool_]
 #: What cells hold: owner << `OWNER_SHIFT` | position, `VACANT` where empty.
 Contents = NDArray[np.int64]
 
-VACANT: Final = -1
+VACANT: Final = np.array(-1)
 OWNER_SHIFT: Final = 32
 POSITION_MASK: Final = (1 << OWNER_SHIFT) - 1
 
-OPEN: Final = 0
-NEVER: Final = 1 << 30
+#: Arrays, which cost NumPy less than numbers of Python.
+OPEN: Final = np.array(0, np.int32)
+NEVER: Final = np.array(1 << 30, np.int32)
 _LATEST: Final = 1 << 29
 
 
@@ -80,7 +81,7 @@ class Dues:
 
     def reach_for(self, n: int) -> int:
         """How many cells to look at to find about ``n``."""
-        return int(1.2 * self.stride * n) + 64
+        return int(1.5 * self.stride * n) + 256
 
     def learn(self, looked_at: int, found: int) -> None:
         """So many cells were looked at, and so many of them found."""

@@ -32,7 +32,9 @@ class Whereabouts:
         self.width = min(1 << (size - 1).bit_length(), most_positions)
         self._mask = self.width - 1
         self._lowest_id = lowest_id
-        self._cell_of = np.empty(ids * self.width, np.int32)
+        # As wide as indices are: converting them would cost more than the memory, little of which
+        # is ever touched.
+        self._cell_of: Cellset = np.empty(ids * self.width, np.intp)
 
     def rows_of(self, seqs: Cellset, positions: Counts) -> Counts:
         """Where the cells of ``positions`` are noted, whose last axis is that of ``seqs``."""
@@ -58,10 +60,10 @@ class Whereabouts:
         return spans.count_of(seq) <= self.width
 
     def cells_of(self, seq: int, first: int, n: int) -> Cellset:
-        """The cells of ``n`` positions from ``first`` on."""
+        """The cells of ``n`` positions from ``first`` on; good until others are noted."""
         row, begin = (seq - self._lowest_id) * self.width, first & self._mask
         end = begin + n
         found = self._cell_of[row + begin : row + min(end, self.width)]
         if end > self.width:
-            found = np.concatenate((found, self._cell_of[row : row + end - self.width]))
-        return found.astype(np.intp)
+            return np.concatenate((found, self._cell_of[row : row + end - self.width]))
+        return found

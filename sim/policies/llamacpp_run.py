@@ -205,7 +205,8 @@ def _live_growth(cache: KVCache, run: CellRun, steps: int) -> Count:
     """
     seqs, firsts = run.decodes.seqs, run.decodes.firsts
     if cache.n_stream == 1 and not cache.streams[0].n_shared:
-        held = cache.streams[0].spans.counts()[seqs]
+        spans = cache.streams[0].spans
+        held = spans.counts()[seqs] if spans.irregular else spans.end[seqs] - spans.low[seqs]
     else:
         held = np.array([_held_alone(cache.streams[cache.stream_of(s)], s) for s in seqs.tolist()])
     before = cache.window.seen_by_next(firsts - 1)

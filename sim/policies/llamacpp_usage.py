@@ -60,4 +60,5 @@ def live_cells(cache: KVCache, cells: Cells) -> int:
     if cells.n_shared:
         return cells.used - int(cells.dead().sum())
     spans = cells.refresh()
-    return int(np.minimum(spans.counts(), cache.window.seen_by_next(spans.end - 1)).sum())
+    seen = cache.window.seen_by_next(spans.end - 1)
+    return int(np.add.reduce(np.minimum(spans.counts(), seen)))

@@ -100,9 +100,10 @@ def test_a_clock_that_ran_for_long_begins_anew():
     cache = cache_of(96, Window("standard", 8))
     decode(cache, (0, 20), (1, 12))
     dues = cache.streams[0].dues
-    dues.moment += NEVER // 2 - dues.clock
+    late = int(NEVER) // 2
+    dues.moment += late - dues.clock
     dues.moment[dues.moment > NEVER] = NEVER
-    dues.clock = NEVER // 2
+    dues.clock = late
     cache.check_integrity()
     run(cache, [0, 1], 2)
     assert not dues.is_known
