@@ -6,6 +6,7 @@ import gc
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import simpy
@@ -55,17 +56,24 @@ class Driver(ABC):
         if self._progress is not None and not self._completed % REPORT_EVERY:
             self._progress(self._completed)
         for following in self._traffic.completed(request, at):
-            self.env.process(self._arrive(following))
+            # A process for each would be started, go on and end: three events.
+            timeout = self.env.timeout(self._delay_of(following))
+            timeout.callbacks.append(partial(self._arrived, following))
 
     def _arrivals(self) -> Generator[simpy.Event, Any, None]:
         for request in self._traffic.arrivals():
-            yield from self._arrive(request)
+            delay = self._delay_of(request)
+            if delay:
+                yield self.env.timeout(delay)
+            self.submit(request)
 
-    def _arrive(self, request: Request) -> Generator[simpy.Event, Any, None]:
+    def _arrived(self, request: Request, _: simpy.Event) -> None:
+        self.submit(request)
+
+    def _delay_of(self, request: Request) -> float:
+        """Seconds from now to its arrival, which is put on a tick."""
         request.arrival = on_tick(request.arrival)
         delay = request.arrival - self.env.now
         if delay < 0:
             raise InputError(f"request {request.id} arrives at {request.arrival} s, out of order")
-        if delay:
-            yield self.env.timeout(delay)
-        self.submit(request)
+        return delay

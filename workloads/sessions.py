@@ -30,8 +30,10 @@ def numbered(
         del session[requests - first :]
         for place, request in enumerate(session):
             request.id = first + place
-            waits = request.after or ((place - 1,) if place and chained else ())
-            request.after = tuple(first + each for each in waits)
+            if request.after:
+                request.after = tuple([first + each for each in request.after])
+            elif place and chained:
+                request.after = (first + place - 1,)
         first += len(session)
         yield session
         if first == requests:

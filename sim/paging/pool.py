@@ -166,6 +166,31 @@ class BlockPool:
 
     def touch(self, blocks: list[int]) -> None:
         """One more hold of each of ``blocks``, which can be found; free ones leave the queue."""
+        run_of, leading = self._run_of, 0
+        for block in blocks:
+            if run_of[block] is not None:
+                break
+            leading += 1
+        # What others hold comes first mostly, and the rest lies in the queue as one piece.
+        held = blocks[:leading]
+        if leading < len(blocks):
+            rest = blocks[leading:]
+            run = run_of[rest[0]]
+            assert run is not None
+            at = run.index(rest[0])
+            if run[at : at + len(rest)] == rest:
+                del run[at : at + len(rest)]
+                self.free -= len(rest)
+                self._emptied += not run
+                for block in rest:
+                    run_of[block] = None
+            else:
+                held += self._touch_each(rest)
+        if held:
+            self.share(held)
+
+    def _touch_each(self, blocks: list[int]) -> list[int]:
+        """`touch` blocks of which some are free, in whatever order; answers the others."""
         run_of = self._run_of
         held: list[int] = []
         free: list[int] = []
@@ -184,8 +209,7 @@ class BlockPool:
             run_of[block] = None
         if before is not None:
             self._pull(before, free)
-        if held:
-            self.share(held)
+        return held
 
     def _tidy_queue(self) -> None:
         """Throw away what was taken, whenever it is more than half of the queue."""
