@@ -27,7 +27,7 @@ from sim.work import size_of
 class GrowingRun(DecodeRun):
     """A plan for all holders of ``manager``'s blocks, who decode; it changes ``totals`` as well.
 
-    due: those members who take a block, and who fill one that the prefix cache is told of.
+    due: when each of them takes a block.
     """
 
     def __init__(
@@ -48,29 +48,28 @@ class GrowingRun(DecodeRun):
         self._entries: int = totals.entries
         self._tokens: int = totals.tokens
         self._surplus: int = totals.surplus
-        agenda = due.agenda(steps)
+        self._members = due
+        agenda = due.agenda(steps, True)
         self._steps: list[int] = agenda.steps
-        """Those in which anybody is due, and the end."""
-        self._takers: list[int] = agenda.full
-        """How many tables take a block in each of them; one at the end."""
-        self._due: list[list[Ranked]] = agenda.due
-        """Who is due in each of them."""
+        """Those in which any table takes a block, and the end."""
+        self._takers: list[list[Ranked]] = agenda.due
+        """Whose does in each of them; nobody's at the end."""
         self._loaded: list[int] = []
         """Cells that are loaded by a step of each span that was priced."""
         self._found: list[tuple[int, int]] = []
         """(step, surplus that turned up in it), of the steps taken."""
         super().__init__(self._steps_with_room(steps))
         self._steps.append(self.steps)
-        self._takers.append(1)
+        self._takers.append([])
 
     def _steps_with_room(self, steps: int) -> int:
         """Up to that in which more blocks would be taken than are free; the rest is cut off."""
         free = self._free
         for index in range(len(self._takers)):
-            free -= self._takers[index]
+            free -= len(self._takers[index])
             if free < 0:
                 steps = self._steps[index]
-                del self._steps[index:], self._takers[index:], self._due[index:]
+                del self._steps[index:], self._takers[index:]
                 break
         return steps
 
@@ -83,8 +82,8 @@ class GrowingRun(DecodeRun):
         loaded = self._loaded = []
         entries, tokens, first, duration = self._entries, self._tokens, 0, 0
         for index in range(len(self._steps)):
-            step, takers = self._steps[index], self._takers[index]
-            if takers and step > first:
+            step = self._steps[index]
+            if step > first:
                 attention = clock.attention(0, entries * size, tokens + n * step, entries)
                 if attention < 0:
                     return None
@@ -100,7 +99,7 @@ class GrowingRun(DecodeRun):
                 first += steps
                 if is_last:
                     break
-            entries += takers
+            entries += len(self._takers[index])
         spans.steps, spans.duration = first, duration
         return Priced(spans, [loaded])
 
@@ -108,19 +107,17 @@ class GrowingRun(DecodeRun):
         """Whole blocks and live pairs."""
         entries = np.full(self.steps, self._entries, dtype=np.int64)
         for step, takers in zip(self._steps, self._takers, strict=True):
-            entries[step:] += takers
+            entries[step:] += len(takers)
         grown = np.arange(1, self.steps + 1, dtype=np.int64)
         return (Reads(entries * self._size, self._tokens + self._sequences * grown, entries),)
 
     def _foreseen_usage(self) -> tuple[Usage, ...]:
         """The pool's."""
         surplus = np.full(self.steps, self._surplus)
-        for step, due in zip(self._steps, self._due, strict=False):
-            for _, seq in due:
-                length = seq.computed + step
-                if length % self._size == 0:
-                    final = self._manager.holdings[seq.id].final
-                    surplus[step:] += max(length + self._size - final, 0)
+        for step, takers in zip(self._steps, self._takers, strict=True):
+            for _, seq in takers:
+                final = self._manager.holdings[seq.id].final
+                surplus[step:] += max(seq.computed + step + self._size - final, 0)
         (reads,) = self.reads
         return (self._totals.split(self._occupancy, reads.pairs, reads.cells, surplus),)
 
@@ -131,30 +128,37 @@ class GrowingRun(DecodeRun):
         return self._reads is not None
 
     def _apply(self, steps: int) -> None:
-        """Take blocks as the steps would, in the same order."""
+        """Take blocks as the steps would, in the same order.
+
+        The prefix cache is told of a full block when the next is begun, a step later than in
+        single steps: nobody looks for it before the run is over.
+        """
         manager, totals, pool = self._manager, self._totals, self._manager.pool
-        size, holdings = self._size, manager.holdings
-        late = manager.caching and manager.hears_late
-        early = manager.caching and not manager.hears_late
-        for index in range(len(self._due)):
+        size, holdings, caching = self._size, manager.holdings, manager.caching
+        for index in range(len(self._steps)):
             step = self._steps[index]
             if step >= steps:
                 break
             before = totals.surplus
-            for _, seq in self._due[index]:
+            for _, seq in self._takers[index]:
                 length, holding = seq.computed + step, holdings[seq.id]
-                if not length % size:
-                    holding.tables[0].blocks.append(pool.take_one())
-                    if length + size > holding.final:
-                        totals.grew(holding)
-                    if late and length <= holding.public:
-                        manager.publish(holding, length)
-                # Blocks of one token are begun and filled in the same step.
-                if early and length < holding.public and not (length + 1) % size:
-                    manager.publish(holding, length + 1)
+                holding.tables[0].blocks.append(pool.take_one())
+                if length + size > holding.final:
+                    totals.grew(holding)
+                if caching and length <= holding.public:
+                    manager.publish(holding, length)
             if totals.surplus > before:
                 self._found.append((step, totals.surplus - before))
+        if caching and not manager.hears_late:
+            self._tell_of_the_last(steps)
         totals.tokens += self._sequences * steps
+
+    def _tell_of_the_last(self, steps: int) -> None:
+        """Tell the prefix cache of blocks that the last of so many steps has filled."""
+        for _, seq in self._members.due(steps - 1):
+            length, holding = seq.computed + steps, self._manager.holdings[seq.id]
+            if length % self._size == 0 and length <= holding.public:
+                self._manager.publish(holding, length)
 
     def occupied(self, spans: Spans) -> tuple[list[tuple[int, ...]], int]:
         """From take to take, without a look at every step, if that is how they were priced."""

@@ -21,7 +21,7 @@ class Members(Protocol):
     def due(self, ahead: int, /) -> list[Ranked]:
         """At one step."""
 
-    def agenda(self, steps: int, /) -> Agenda:
+    def agenda(self, steps: int, begin: bool, /) -> Agenda:
         """In all of so many steps, see `Calendar.agenda`."""
 
 
@@ -34,8 +34,8 @@ class _Listed:
     def due(self, ahead: int) -> list[Ranked]:
         return self._calendar.due(ahead)
 
-    def agenda(self, steps: int) -> Agenda:
-        return self._calendar.agenda(0, steps)
+    def agenda(self, steps: int, begin: bool) -> Agenda:
+        return self._calendar.agenda(0, steps, begin)
 
 
 def due_in(policy: Policy, seqs: SequenceOf[Sequence]) -> Members:

@@ -179,7 +179,7 @@ class WindowRun(DecodeRun):
     # How far it reaches.
 
     def _steps_with_room(self, steps: int, due: Members, wanted: int | None) -> int:
-        free, agenda = self._free, due.agenda(steps)
+        free, agenda = self._free, due.agenda(steps, False)
         for index in range(len(agenda.steps)):
             visit = _Visit(agenda.steps[index], agenda.due[index], len(self._rows))
             free = self._free_after(visit, free)

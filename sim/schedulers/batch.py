@@ -148,9 +148,9 @@ class DecodeBatch(SequenceOf[Sequence]):
         """
         return self._calendar.due(self.clock.scheduled + ahead)
 
-    def agenda(self, steps: int) -> Agenda:
+    def agenda(self, steps: int, begin: bool) -> Agenda:
         """The members that are due in the next ``steps`` steps, see `Calendar.agenda`."""
-        return self._calendar.agenda(self.clock.scheduled, steps)
+        return self._calendar.agenda(self.clock.scheduled, steps, begin)
 
     def steps_to_end(self) -> int:
         """Steps until the first member has its last token; there must be a member."""

@@ -14,22 +14,21 @@ Ranked = tuple[int, Sequence]
 class Agenda:
     """Who is due in the next steps.
 
-    steps: those in which anybody is, counted from now, rising. full: how many are due in each
-    because their length is a multiple of the period. due: who is due at all; not to be changed.
+    steps: those in which anybody is, counted from now, rising. due: who is, in each of them, in
+    running order; not to be changed.
     """
 
     def __init__(self) -> None:
         self.steps: list[int] = []
-        self.full: list[int] = []
         self.due: list[list[Ranked]] = []
 
 
 class _Slot:
-    """Sequences that are due together. full: how many of them on account of residue 0."""
+    """Sequences that are due together. begin: those that are on account of residue 0."""
 
     def __init__(self) -> None:
         self.due: list[Ranked] = []
-        self.full = 0
+        self.begin: list[Ranked] = []
 
 
 class Calendar:
@@ -55,18 +54,20 @@ class Calendar:
                 self._places.insert(index, place)
                 self._slots.insert(index, _Slot())
             slot = self._slots[index]
-            insort(slot.due, (rank, seq))
+            ranked = (rank, seq)
+            insort(slot.due, ranked)
             if residue == 0:
-                slot.full += 1
+                insort(slot.begin, ranked)
 
     def remove(self, rank: int, seq: Sequence, residues: Iterable[int], behind: int) -> None:
         """Take ``seq`` out; everything as it was when it was entered."""
         for residue in residues:
             index = bisect_left(self._places, (residue + behind) % self._period)
             slot = self._slots[index]
-            slot.due.remove((rank, seq))
+            ranked = (rank, seq)
+            slot.due.remove(ranked)
             if residue == 0:
-                slot.full -= 1
+                slot.begin.remove(ranked)
             if not slot.due:
                 del self._places[index], self._slots[index]
 
@@ -78,8 +79,11 @@ class Calendar:
             return []
         return self._slots[index].due
 
-    def agenda(self, time: int, steps: int) -> Agenda:
-        """Who is due in the ``steps`` steps from ``time`` on."""
+    def agenda(self, time: int, steps: int, begin: bool) -> Agenda:
+        """Who is due in the ``steps`` steps from ``time`` on.
+
+        begin: only those whose length is a multiple of the period then.
+        """
         now, period = time % self._period, self._period
         places, slots, count = self._places, self._slots, len(self._places)
         agenda = Agenda()
@@ -91,9 +95,9 @@ class Calendar:
             step = places[index] - now
             if step >= steps:
                 break
-            slot = slots[index]
-            agenda.steps.append(step)
-            agenda.full.append(slot.full)
-            agenda.due.append(slot.due)
+            due = slots[index].begin if begin else slots[index].due
+            if due:
+                agenda.steps.append(step)
+                agenda.due.append(due)
             index += 1
         return agenda
