@@ -132,7 +132,11 @@ class StreamRun:
                 break
             if moment > now + taken // width:
                 skipped.append(place)
-        return np.delete(found, skipped) if skipped else found
+        if not skipped:
+            return found
+        kept = np.ones(found.size, np.bool_)
+        kept[skipped] = False
+        return found[kept]
 
     def _until_set_back(self, taken: Cellset) -> Cellset:
         """``taken`` up to the step after which the head would go back to 0."""
