@@ -241,7 +241,7 @@ class Engine:
         if steps < 1:
             return None
         now, until = self._turn.now, self.recorder.samples.due
-        event = self._turn.next_event()
+        event = NEVER if self._ignores_arrivals() else self._turn.next_event()
         if event != NEVER:
             arrival = to_ticks(event)
             steps = min(steps, (arrival - now) // self._last_step + 2)
@@ -258,6 +258,10 @@ class Engine:
         if completion != NEVER:
             until = min(until, to_ticks(completion))
         return _Leap(plan, whole.cut(until - now), now)
+
+    def _ignores_arrivals(self) -> bool:
+        """Whether arrivals change nothing, and nothing else can happen."""
+        return self._turn.is_alone and not self.hooks and self.scheduler.ignores_arrivals
 
     def _begin_run(self, leap: _Leap) -> int:
         """Take the steps of the plan that were priced; ticks that they take."""

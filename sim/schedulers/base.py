@@ -130,6 +130,11 @@ class Scheduler(ABC):
         The last of them may be the one in which sequences finish.
         """
 
+    @property
+    def ignores_arrivals(self) -> bool:
+        """Whether steady steps stay as they are, whoever arrives meanwhile."""
+        return False
+
     @abstractmethod
     def schedule_run(self, steps: int) -> None:
         """Decide on ``steps`` steady steps at once, as `schedule` does on one."""

@@ -6,6 +6,7 @@ import heapq
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Iterator
+from typing import ClassVar
 
 from sim.compiled import mypyc_attr
 from sim.sequence import Sequence
@@ -13,7 +14,12 @@ from sim.sequence import Sequence
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class WaitingQueue(Collection[Sequence], ABC):
-    """Sequences that wait for admission, in the order in which they would be admitted."""
+    """Sequences that wait for admission, in the order in which they would be admitted.
+
+    keeps_order: whether whoever comes is queued behind all others.
+    """
+
+    keeps_order: ClassVar[bool] = False
 
     @property
     def is_empty(self) -> bool:
@@ -43,6 +49,8 @@ class WaitingQueue(Collection[Sequence], ABC):
 
 class FcfsQueue(WaitingQueue):
     """First come, first served."""
+
+    keeps_order = True
 
     def __init__(self) -> None:
         self._queue: deque[Sequence] = deque()

@@ -395,6 +395,13 @@ class VllmScheduler(Scheduler):
             return 0
         return batch.steps_to_end() if self._nobody_comes() else 0
 
+    @property
+    def ignores_arrivals(self) -> bool:
+        """Whoever comes is not tried, or has to wait for one who is refused."""
+        if not self._has_slot:
+            return True
+        return self._waiting.keeps_order and not self._waiting.is_empty
+
     def _nobody_comes(self) -> bool:
         if self._nobody_is_tried():
             return True

@@ -112,6 +112,11 @@ class AsyncVllmScheduler(VllmScheduler):
             self._ended.append(seq)
         return [seq for _, seq in finished]
 
+    @property
+    def ignores_arrivals(self) -> bool:
+        """Not in the step that takes notice of them."""
+        return False
+
     def steady_steps(self) -> int:
         """As ever, but for the step that still knows nothing of an arrival or an end."""
         return 0 if self._arrived or self._ended else super().steady_steps()
