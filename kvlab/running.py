@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kvlab.config import Comparison, RunConfig
-from sim.cluster.simulation import ClusterSimulation, Parts
+from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts
 from sim.cluster.tiers import Pools
 from sim.hardware import hardware_of
 from sim.metrics import request_columns, summary_of, timeline_columns
@@ -25,19 +26,26 @@ Progress = Callable[[str, int], None]
 """Called with a policy's name and the number of its requests that are done."""
 
 
-def run(
+@dataclass(frozen=True)
+class Simulated:
+    """A simulation that is over, of which no tables have been made."""
+
+    finished: FinishedCluster
+    schedulers: list[Scheduler]
+    prefix_identity: str
+
+
+def simulate(
     config: RunConfig,
     *,
     with_maps: bool = True,
     window: tuple[float, float] | None = None,
     progress: Progress | None = None,
-) -> RunResult:
+) -> Simulated:
     """Simulate one run. Raises `InputError` for anything in ``config`` that cannot be used.
 
     with_maps: sample who owns which cells. window: sample between these seconds alone, closely.
     """
-    from reports.results import RunResult
-
     budget = config.budget()
     workload = workload_of(
         config.workload,
@@ -74,6 +82,21 @@ def run(
         exact_steps=config.exact_steps,
         progress=None if progress is None else lambda done: progress(config.policy, done),
     ).run()
+    return Simulated(finished, schedulers, workload.prefix_identity)
+
+
+def run(
+    config: RunConfig,
+    *,
+    with_maps: bool = True,
+    window: tuple[float, float] | None = None,
+    progress: Progress | None = None,
+) -> RunResult:
+    """`simulate`, and what came of it as tables and figures."""
+    from reports.results import RunResult
+
+    done = simulate(config, with_maps=with_maps, window=window, progress=progress)
+    finished, schedulers = done.finished, done.schedulers
     recorder = finished.recorder
     columns = request_columns(recorder)
     summary = summary_of(recorder, columns, config.objectives())
@@ -84,7 +107,7 @@ def run(
         summary |= rates_of(summary)
     summary |= {
         "policy": config.policy,
-        "prefix_identity": workload.prefix_identity,
+        "prefix_identity": done.prefix_identity,
         "lossy": recorder.policy.lossy,
         "caches": _caches_of(recorder),
         "cpu_s": finished.cpu_s,

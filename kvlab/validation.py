@@ -18,6 +18,7 @@ from sim.recorder import Recorder
 from sim.schedulers.vllm import VllmScheduler
 from sim.schedulers.vllm_async import AsyncVllmScheduler
 from sim.simulation import Simulation
+from sim.step_times import StepTimes
 from sim.timing.profile import read_profile
 from sim.timing.table import ProfileRangeWarning, Table
 from workloads.errors import InputError
@@ -119,7 +120,7 @@ def _times_of(recorder: Recorder, measured: RunTimes) -> RunTimes:
         columns[name][order] for name in ("arrival_s", "queue_s", "ttft_s", "e2e_s")
     )
     # A busy engine takes in what has come when a step ends, an idle one at once.
-    ends = recorder.log.ends
+    ends = StepTimes(recorder.log).ends_between(0, recorder.log.steps)
     queued = np.where(waited == 0, arrival, ends[np.searchsorted(ends, arrival) % len(ends)])
     return replace(
         measured,

@@ -7,9 +7,10 @@ latencies are the smallest latency that at least that share of all tokens does n
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +18,15 @@ from numpy.typing import NDArray
 from sim.clock import TICKS_PER_SECOND
 from sim.recorder import Recorder
 from sim.request_rows import FLOATS, INTEGERS, WORDS
+from sim.step_times import StepTimes
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
 CDF_POINTS = 200
+ROWS_AT_ONCE = 1024
+"""Sequences whose steps are written out together."""
 Floats = NDArray[np.float64]
 Spread = dict[str, float | None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,14 @@ def request_columns(recorder: Recorder) -> dict[str, Any]:
         "e2e_s": finish - arrival,
     }
     columns |= {name: recorder.rows.column(name) for name in WORDS}
-    return columns | _itl_columns(recorder) | _lives(recorder)
+    times = StepTimes(recorder.log)
+    return columns | _itl_columns(recorder, times) | _lives(recorder, times)
 
 
-def _lives(recorder: Recorder) -> dict[str, list[Any]]:
+def _lives(recorder: Recorder, times: StepTimes) -> dict[str, list[Any]]:
     """Where each sequence paused, and from when to when it got its tokens without a break."""
     steps = [step for row in recorder.stretches for stretch in row for step in stretch]
-    moments = iter(recorder.log.ends[np.array(steps, dtype=np.int64)].tolist())
+    moments = iter(times.ends_at(np.array(steps, dtype=np.int64)).tolist())
     return {
         "stretches_s": [list(islice(moments, 2 * len(row))) for row in recorder.stretches],
         "pauses_s": recorder.pauses,
@@ -59,17 +65,28 @@ def _lives(recorder: Recorder) -> dict[str, list[Any]]:
     }
 
 
-def _itl_columns(recorder: Recorder) -> dict[str, Floats]:
+def _itl_columns(recorder: Recorder, times: StepTimes) -> dict[str, Floats]:
     """Median, 99th percentile and maximum of the inter-token latencies of every sequence."""
-    ends = recorder.log.ends
     table = np.full((len(recorder.stretches), 3), np.nan)
-    for row, stretches in zip(table, recorder.stretches, strict=True):
-        if stretches:
-            moments = np.concatenate([ends[first : last + 1] for first, last in stretches])
-            gaps = np.sort(np.diff(moments))
-            if len(gaps):
-                row[:] = gaps[_rank(0.5, len(gaps))], gaps[_rank(0.99, len(gaps))], gaps[-1]
+    # Sequences that ended one after the other shared most of their steps.
+    for rows in _batches(zip(table, recorder.stretches, strict=True)):
+        steps = [step for _, stretches in rows for stretch in stretches for step in stretch]
+        start = min(steps, default=0)
+        ends = times.ends_between(start, max(steps, default=-1) + 1)
+        for row, stretches in rows:
+            if stretches:
+                parts = [ends[first - start : last + 1 - start] for first, last in stretches]
+                gaps = np.sort(np.diff(np.concatenate(parts)))
+                if len(gaps):
+                    row[:] = gaps[_rank(0.5, len(gaps))], gaps[_rank(0.99, len(gaps))], gaps[-1]
     return {name: table[:, i] for i, name in enumerate(("itl_p50_s", "itl_p99_s", "itl_max_s"))}
+
+
+def _batches(rows: Iterable[T]) -> Iterator[list[T]]:
+    """Lists of `ROWS_AT_ONCE` of them, the last may be shorter."""
+    left = iter(rows)
+    while batch := list(islice(left, ROWS_AT_ONCE)):
+        yield batch
 
 
 def _rank(share: float, n: int) -> int:
@@ -78,15 +95,22 @@ def _rank(share: float, n: int) -> int:
 
 def inter_token_latencies(recorder: Recorder) -> tuple[Floats, NDArray[np.int64]]:
     """Every inter-token latency of the run: rising values (seconds), and how often each."""
-    ends = recorder.log.ends
-    values, counts = recorder.log.gaps()
+    times = StepTimes(recorder.log)
     pauses = [
-        ends[after[0]] - ends[before[1]]
+        (before[1], after[0])
         for stretches in recorder.stretches
         for before, after in pairwise(stretches)
     ]
-    values = np.concatenate([values, np.array(pauses, dtype=np.float64)])
-    counts = np.concatenate([counts, np.ones(len(pauses), dtype=np.int64)])
+    steps = np.array(pauses, dtype=np.int64).reshape(-1, 2)
+    waited = times.ends_at(steps[:, 1]) - times.ends_at(steps[:, 0])
+    pieces = [_counted(waited, np.ones(len(waited), dtype=np.int64))]
+    pieces += [_counted(values, counts) for values, counts in times.gaps()]
+    values, counts = (np.concatenate(column) for column in zip(*pieces, strict=True))
+    return _counted(values, counts)
+
+
+def _counted(values: Floats, counts: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+    """Each value once, rising, and how often it is there."""
     values, places = np.unique(values, return_inverse=True)
     return values, np.bincount(places, weights=counts, minlength=len(values)).astype(np.int64)
 

@@ -8,7 +8,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.clock import TICKS_PER_SECOND
 from sim.packing import integers
 
 PACKED: Final = 4096
@@ -127,30 +126,11 @@ class StepLog:
         self._packed += other._packed
         self._before += other._before
 
-    def _columns(self) -> tuple[NDArray[np.int64], ...]:
-        """Run by run: steps, ticks of each, the end of the last, who streams."""
-        self._pack()
-        counts, ticks, streaming = (
-            np.concatenate(parts, dtype=np.int64) for parts in zip(*self._packed, strict=True)
-        )
-        taken = counts * ticks
-        if self._waits:
-            places = np.fromiter(self._waits, dtype=np.int64)
-            taken[places] += np.fromiter(self._waits.values(), dtype=np.int64)
-        return counts, ticks, np.cumsum(taken), streaming
+    def packed(self) -> tuple[list[tuple[NDArray[Any], ...]], dict[int, int]]:
+        """What it holds, for `sim.step_times`: chunks of runs, and waits by the run they precede.
 
-    @property
-    def ends(self) -> NDArray[np.float64]:
-        """The end of every step in seconds, shape (steps,); made anew at every call."""
-        counts, ticks, ends, _ = self._columns()
-        last = np.cumsum(counts)
-        behind = np.repeat(last, counts) - 1 - np.arange(self.steps, dtype=np.int64)
-        return (np.repeat(ends, counts) - behind * np.repeat(ticks, counts)) / TICKS_PER_SECOND
-
-    def gaps(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """Times between two tokens of streaming sequences: seconds, and how often each."""
-        counts, ticks, ends, streaming = self._columns()
-        first = np.diff(ends, prepend=0) - (counts - 1) * ticks
-        seconds = np.concatenate([first, ticks]) / TICKS_PER_SECOND
-        times = np.concatenate([streaming, streaming * (counts - 1)])
-        return seconds[times > 0], times[times > 0]
+        A chunk has three arrays: steps of each run, ticks of each of them, and who streams.
+        """
+        if self._counts:
+            self._pack()
+        return self._packed, self._waits

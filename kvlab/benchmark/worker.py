@@ -11,10 +11,12 @@ import resource
 import sys
 from typing import Any
 
+import numpy as np
+
 from kvlab.benchmark.cases import Case
 from kvlab.benchmark.churn import churned
 from kvlab.config import RunConfig
-from kvlab.running import run
+from kvlab.running import simulate
 from workloads.errors import InputError
 
 FAILED = 2
@@ -28,13 +30,14 @@ def measured(case: Case) -> dict[str, Any]:
     if case.kind == "churn":
         found = churned(config, case.fill)
     else:
-        result = run(config, with_maps=False)
-        finished = result.requests[result.requests["status"] == "finished"]
+        finished = simulate(config, with_maps=False).finished
+        recorder = finished.recorder
+        done = np.array(recorder.rows.column("status")) == "finished"
         found = {
-            "cpu_s": result.summary["cpu_s"],
-            "events": result.summary["events"],
-            "requests": len(finished),
-            "output_tokens": int(finished["output"].sum()),
+            "cpu_s": finished.cpu_s,
+            "events": recorder.events,
+            "requests": int(done.sum()),
+            "output_tokens": int(recorder.rows.column("output")[done].sum()),
         }
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIBIBYTE
     return found | {"peak_bytes": peak}

@@ -9,6 +9,7 @@ import pytest
 
 from sim.clock import TICKS_PER_SECOND
 from sim.step_log import PACKED, Spans, StepLog
+from sim.step_times import StepTimes
 
 
 class Plain:
@@ -50,14 +51,25 @@ def filled(seed: int, runs: int) -> tuple[StepLog, Plain]:
 
 
 def same(log: StepLog, ends: list[int], gaps: list[int]) -> None:
-    assert (log.ends * TICKS_PER_SECOND).tolist() == ends
+    times = StepTimes(log)
+    assert (times.ends_between(0, log.steps) * TICKS_PER_SECOND).tolist() == ends
+    draw = random.Random(len(ends))
+    some = [draw.randrange(len(ends)) for _ in range(100)]
+    assert (times.ends_at(np.array(some)) * TICKS_PER_SECOND).tolist() == [ends[i] for i in some]
+    for _ in range(20):
+        first, stop = sorted(draw.randrange(len(ends) + 1) for _ in range(2))
+        part = times.ends_between(first, stop) * TICKS_PER_SECOND
+        assert part.tolist() == ends[first:stop]
     assert log.steps == len(ends)
-    seconds, times = log.gaps()
-    assert sorted(np.repeat(seconds * TICKS_PER_SECOND, times).tolist()) == sorted(gaps)
+    found = [np.repeat(seconds * TICKS_PER_SECOND, counts) for seconds, counts in times.gaps()]
+    assert sorted(np.concatenate(found).tolist()) == sorted(gaps)
 
 
-@pytest.mark.parametrize(("seed", "runs"), [(1, 30), (2, PACKED), (3, 4 * PACKED)])
-def test_every_step_and_every_gap_is_kept(seed: int, runs: int) -> None:
+@pytest.mark.parametrize(("seed", "runs"), [(1, 30), (2, PACKED), (3, 12 * PACKED)])
+def test_every_step_and_every_gap_is_kept(
+    seed: int, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sim.step_times.CHUNKS", 2)
     log, plain = filled(seed, runs)
     same(log, plain.ends, plain.gaps)
 

@@ -15,6 +15,7 @@ from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts, Pl
 from sim.metrics import Objectives, request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of
 from sim.simulation import Simulation
+from sim.step_times import StepTimes
 from workloads.errors import InputError
 from workloads.request import Request, Traffic, Workload
 
@@ -210,8 +211,8 @@ def everything(recorder) -> dict[str, Any]:
         "columns": columns,
         "summary": summary_of(recorder, columns, OBJECTIVES),
         "timeline": timeline_columns(recorder),
-        "ends": recorder.log.ends,
-        "gaps": recorder.log.gaps()[1],
+        "ends": StepTimes(recorder.log).ends_between(0, recorder.log.steps),
+        "gaps": [list(part) for gaps in StepTimes(recorder.log).gaps() for part in gaps],
     }
 
 
