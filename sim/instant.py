@@ -115,9 +115,7 @@ class Turn:
         queue = self._env._queue
         if self.is_alone:
             return float(queue[0][0]) if queue else inf
-        return min(
-            (time for time, _, _, event in queue if type(event) is not _Pause), default=inf
-        )
+        return min((time for time, _, _, event in queue if type(event) is not _Pause), default=inf)
 
     def next_completion(self) -> float:
         """Before this time no other engine completes anything."""

@@ -167,8 +167,7 @@ def test_runs_of_steps_give_the_same_bits_as_single_steps(
         summary = summary_of(recorder, columns, {"default": Objectives()})
         results.append(repr((columns, summary, timeline_columns(recorder))))
         recorder.policy.check_integrity()
-        assert (
-            np.isfinite(columns["finish_s"][columns["output"] > 0]).all()
-            or "failed" in (recorder.rows.column("status"))
+        assert np.isfinite(columns["finish_s"][columns["output"] > 0]).all() or "failed" in (
+            recorder.rows.column("status")
         )
     assert results[0] == results[1]
