@@ -44,7 +44,10 @@ class Pool:
 
 
 class Cluster:
-    """One pool of engines. ``on_completed(request, seconds)`` is called once a request."""
+    """One pool of engines. ``on_completed(request, seconds)`` is called once a request.
+
+    served: where each sequence was, if there is more than one engine.
+    """
 
     def __init__(self, pool: Pool, on_completed: Completed) -> None:
         self.pool = pool
@@ -63,7 +66,9 @@ class Cluster:
 
     def completed(self, request: Request, at: float) -> None:
         """A replica has completed a request, or given it up."""
-        self._note(self.pool.leave(request))
+        engine = self.pool.leave(request)
+        if len(self.engines) > 1:
+            self._note(engine)
         self._on_completed(request, at)
 
     def _note(self, engine: int) -> None:

@@ -107,6 +107,8 @@ class ClusterSimulation(Driver):
         cluster = self._cluster
         recorder = cluster.record()
         replicas = {"replica": [served.end.engine for served in cluster.served]}
+        if len(cluster.engines) == 1:
+            replicas["replica"] = [0] * len(recorder.rows)
         if isinstance(cluster, Disaggregated):
             replicas["prefill_replica"] = [
                 (served.begin or served.end).engine for served in cluster.served
