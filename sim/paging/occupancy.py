@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import add
 
 from sim.paging.groups import Group, Table
 from sim.paging.manager import BlockManager, Holding
@@ -26,12 +27,13 @@ def final_length(seq: Sequence) -> int:
 class _Partly:
     """A shared block of ``size`` tokens, of which holders leave some out.
 
-    held: tokens in it. dead, reserved: for the holders of which it is the first, or the last block.
+    dead: tokens of each holder of which it is the first block. held, reserved: of each of which it
+    is the last one. They differ where a tail was removed.
     """
 
     size: int
-    held: int
     dead: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
     reserved: list[int] = field(default_factory=list)
 
 
@@ -88,15 +90,16 @@ class Occupancy:
         live -= pool.extra_holds * self.block_cells
         shared = len(pool.sharers) * self.block_cells
         for block, part in partly.items():
-            sharers = pool.sharers[block]
+            size, sharers = part.size, pool.sharers[block]
+            whole = sharers + 1 - len(part.held)
+            most, second, *_ = sorted([*part.held, *[size] * min(whole, 2)], reverse=True)
             common = min(part.dead) if len(part.dead) > sharers else 0
-            unused = part.size - part.held
-            twice = sharers * unused + sum(part.dead) - common
-            live += twice * self.block_cells // part.size
-            shared -= (unused + common) * self.block_cells // part.size
-            if part.reserved:
-                twice = sum(part.reserved) - max(part.reserved)
-                reserved -= twice * self.block_cells // part.size
+            counted = sum(part.held) + whole * size - sum(part.dead) - sharers * size
+            live += (most - common - counted) * self.block_cells // size
+            shared -= (size - second + common) * self.block_cells // size
+            ends = map(add, part.held, part.reserved)
+            to_come = max(max(ends, default=0) - most, 0)
+            reserved -= (sum(part.reserved) - to_come) * self.block_cells // size
         return self.split(live, reserved, shared)
 
     def span_of(self, seq: Sequence) -> tuple[int, int]:
@@ -112,7 +115,7 @@ class Occupancy:
         if dead:
             block = table.blocks[table.live]
             if block in self._manager.pool.sharers:
-                part = partly.setdefault(block, _Partly(group.size, group.size))
+                part = partly.setdefault(block, _Partly(group.size))
                 part.dead.append(dead)
 
     def _note_last(
@@ -122,8 +125,8 @@ class Occupancy:
         if held:
             block = table.blocks[entry]
             if block in self._manager.pool.sharers:
-                part = partly.setdefault(block, _Partly(group.size, group.size))
-                part.held = held
+                part = partly.setdefault(block, _Partly(group.size))
+                part.held.append(held)
                 part.reserved.append(to_come)
 
 

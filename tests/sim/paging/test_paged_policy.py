@@ -394,3 +394,30 @@ def test_counts_are_those_of_single_cells(data: st.DataObject, windowed: bool) -
         assert usage == expected
         owners = policy.owners()
         assert np.count_nonzero(owners == -2) == usage.shared
+
+
+@pytest.mark.parametrize("prompt", range(2, 11))
+@pytest.mark.parametrize("windowed", [False, True])
+def test_shares_of_a_block_are_counted_where_tails_were_removed(
+    prompt: int, windowed: bool
+) -> None:
+    layers = (attention(), attention("swa", 5)) if windowed else ()
+    for cuts in [(kept, None) for kept in range(1, prompt)] + [
+        (kept, other) for kept in range(1, prompt) for other in range(1, prompt)
+    ]:
+        policy = small(*layers, blocks=32)
+        seq, twin = sequence(0, prompt), sequence(1, prompt)
+        step_of(policy, (seq, prompt))
+        twin.tokens, twin.computed = seq.tokens, seq.computed
+        policy.fork(seq, twin)
+        for owner, kept in enumerate(cuts):
+            if kept is not None and not policy.seq_rm(owner, kept, -1):
+                assert windowed
+        policy.check_integrity()
+        if not windowed:
+            cells = Counter(c for each in (seq, twin) for c in policy.cells_of(each)[1].tolist())
+            (usage,) = policy.usage()
+            assert usage.live == len(cells)
+            assert usage.shared == sum(count > 1 for count in cells.values())
+            assert usage.reserved >= 0
+            assert usage.internal >= 0
