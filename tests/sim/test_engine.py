@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up_clocks import CrookedTime, FlatTime
+from step_ends import ends_of
 
 from sim.metrics import Objectives, request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of
@@ -64,7 +65,7 @@ def test_times_of_one_request_step_by_step(budget_of):
     assert columns["ttft_s"][0] == 2.0
     assert columns["e2e_s"][0] == 2.0 + 2 * 1.125
     assert columns["tpot_s"][0] == columns["itl_max_s"][0] == 1.125
-    assert recorder.log.ends.tolist() == [2.5, 3.625, 4.75]
+    assert ends_of(recorder).tolist() == [2.5, 3.625, 4.75]
 
 
 def test_an_arrival_during_a_step_is_seen_by_the_next(budget_of):
@@ -80,7 +81,7 @@ def test_an_arrival_during_a_step_is_seen_by_the_next(budget_of):
 
 def test_prompts_are_cut_at_the_token_budget(budget_of):
     recorder = simulate(Listed([(0.0, 300, 1)]), budget_of(max_batched_tokens=128))
-    assert recorder.log.ends.tolist() == [17.0, 34.0, 34.0 + 1 + 44 / 8]
+    assert ends_of(recorder).tolist() == [17.0, 34.0, 34.0 + 1 + 44 / 8]
 
 
 def test_a_request_that_never_fits_fails_and_the_others_go_on(budget_of):
@@ -135,7 +136,7 @@ def test_swapping_takes_the_link_and_recomputes_nothing(budget_of):
     assert recorder.counts["preemptions"] == 1
     assert recorder.counts["recomputed_tokens"] == 0
     assert recorder.counts["swapped_bytes"] > 0
-    gaps = np.diff(recorder.log.ends)
+    gaps = np.diff(ends_of(recorder))
     assert gaps.max() >= 2.0
 
 

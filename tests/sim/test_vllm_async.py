@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up_clocks import FlatTime
+from step_ends import ends_of
 
 from sim.metrics import request_columns
 from sim.policies.paged import Paged
@@ -131,7 +132,7 @@ def test_times_are_those_of_a_loop_with_two_steps_in_flight(budget_of, requests)
 def test_runs_and_single_steps_agree_under_memory_pressure(budget_of, requests):
     budget = budget_of(tokens=256)
     leaps, steps = (simulated(requests, budget, exact_steps=exact) for exact in (False, True))
-    assert leaps.log.ends.tolist() == steps.log.ends.tolist()
+    assert ends_of(leaps).tolist() == ends_of(steps).tolist()
     assert first_and_last(leaps) == first_and_last(steps)
     assert leaps.counts == steps.counts
     assert leaps.counts["output_tokens"] == sum(output for _, _, output in requests)
@@ -157,7 +158,7 @@ def test_runs_and_single_steps_agree_where_outputs_are_found_again(budget_of, re
     leaps, steps = (
         simulated(requests, budget_of(tokens=tokens), exact_steps=exact) for exact in (False, True)
     )
-    assert leaps.log.ends.tolist() == steps.log.ends.tolist()
+    assert ends_of(leaps).tolist() == ends_of(steps).tolist()
     assert first_and_last(leaps) == first_and_last(steps)
     assert leaps.counts == steps.counts
 
@@ -197,7 +198,7 @@ def test_a_slot_is_free_one_step_after_its_sequence_ended(budget_of):
     requests = [(0.0, 8, 1)] * MAX_SEQS + [(0.0, 8, 1)]
     recorder = simulated(requests, budget_of(tokens=4096))
     # [0, 4] for the first three; nothing else runs, so what follows is decided at once.
-    assert recorder.log.ends.tolist() == [4.0, 6.0]
+    assert ends_of(recorder).tolist() == [4.0, 6.0]
     requests = [(0.0, 8, 1), (0.0, 8, 9), (0.0, 8, 9), (0.0, 8, 1)]
     recorder = simulated(requests, budget_of(tokens=4096))
     assert first_and_last(recorder)[3][0] == pytest.approx(4.0 + 1.25 + 2.25)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up_clocks import CrookedTime, FlatTime
+from step_ends import ends_of
 
 from sim.cluster.disaggregated import prompt_bytes
 from sim.cluster.simulation import ClusterSimulation, FinishedCluster, Parts, Plan
@@ -211,7 +212,7 @@ def everything(recorder) -> dict[str, Any]:
         "columns": columns,
         "summary": summary_of(recorder, columns, OBJECTIVES),
         "timeline": timeline_columns(recorder),
-        "ends": StepTimes(recorder.log).ends_between(0, recorder.log.steps),
+        "ends": ends_of(recorder),
         "gaps": [list(part) for gaps in StepTimes(recorder.log).gaps() for part in gaps],
     }
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from made_up_clocks import FlatTime
+from step_ends import ends_of
 
 from sim.checking import CheckedRun
 from sim.drafter import Drafter, DraftModel, Heads
@@ -81,8 +82,8 @@ BY_HAND = [
 def test_one_request_by_hand(budget_of, policy, rates, steps, drafted, accepted, tokens):
     """Prompt of 8 tokens in 2 s, then steps of 1 + 4/8 s until there are 10 tokens."""
     recorder, counts = simulated([(0.0, 8, 10)], budget_of(), rates, policy)
-    assert recorder.log.ends.tolist() == [2.0 + 1.5 * i for i in range(steps + 1)] or (
-        policy == "none" and len(recorder.log.ends) == steps + 1
+    assert ends_of(recorder).tolist() == [2.0 + 1.5 * i for i in range(steps + 1)] or (
+        policy == "none" and len(ends_of(recorder)) == steps + 1
     )
     assert (counts["drafted_tokens"], counts["accepted_tokens"]) == (drafted, accepted)
     assert (counts["decode_steps"], counts["decode_tokens"]) == (steps, sum(tokens))
@@ -91,9 +92,9 @@ def test_one_request_by_hand(budget_of, policy, rates, steps, drafted, accepted,
     if policy != "none":
         assert recorder.counts["computed_tokens"] == 8 + 4 * steps
     columns = request_columns(recorder)
-    finish = recorder.log.ends[-1]
-    assert columns["ttft_s"].tolist() == [recorder.log.ends[0]]
-    assert columns["tpot_s"].tolist() == [(finish - recorder.log.ends[0]) / 9]
+    finish = ends_of(recorder)[-1]
+    assert columns["ttft_s"].tolist() == [ends_of(recorder)[0]]
+    assert columns["tpot_s"].tolist() == [(finish - ends_of(recorder)[0]) / 9]
     # Tokens that arrive together are one arrival, as in vLLM's benchmark.
     values, times = inter_token_latencies(recorder)
     assert times.sum() == steps
@@ -105,7 +106,7 @@ def test_llama_server_drafts_no_further_than_the_last_token(budget_of):
     recorder, counts = simulated([(0.0, 8, 10)], budget_of(), (1.0,) * 4, "ring", "llama-server")
     # 1 token, then 5, then of the 4 that are left one is the model's own.
     assert (counts["drafted_tokens"], counts["accepted_tokens"]) == (4 + 3, 7)
-    assert recorder.log.ends.tolist() == [2.0, 2.0 + 1.625, 2.0 + 1.625 + 1.5]
+    assert ends_of(recorder).tolist() == [2.0, 2.0 + 1.625, 2.0 + 1.625 + 1.5]
 
 
 def test_a_full_context_cuts_drafts(budget_of):
@@ -117,11 +118,11 @@ def test_a_full_context_cuts_drafts(budget_of):
             requests, budget_of(**limits), rates, "ring", "llama-server", limits={"cache_ram": 0}
         )
         if isinstance(steps, int):
-            assert len(recorder.log.ends) == steps
+            assert len(ends_of(recorder)) == steps
             assert recorder.counts["output_tokens"] == 8
         else:
             # 8 held, then 13 with 5 new tokens; the draft of 1 fills all but one cell.
-            assert recorder.log.ends.tolist() == [2.0, 3.625, 4.875]
+            assert ends_of(recorder).tolist() == [2.0, 3.625, 4.875]
             assert recorder.counts["output_tokens"] == 1 + 5 + 1
         assert counts["truncated_sequences"] == 1
 
@@ -150,7 +151,7 @@ def test_the_budget_of_a_step_cuts_drafts(budget_of):
         [(0.0, 2, 9), (0.0, 2, 9)], budget_of(), (1.0,) * 3, limits={"max_batched_tokens": 6}
     )
     # 2 + 2, then twice 4 and what is left of the budget, 2; then the second request has 4 to go.
-    assert recorder.log.ends.tolist() == [1.5, 3.25, 5.0, 6.5]
+    assert ends_of(recorder).tolist() == [1.5, 3.25, 5.0, 6.5]
     assert counts["drafted_tokens"] == counts["accepted_tokens"] == 3 + 1 + 3 + 1 + 3
     assert recorder.counts["output_tokens"] == 18
 
@@ -388,7 +389,7 @@ def test_vllm_drafts_at_the_end_of_a_step_and_llama_server_first(budget_of):
         (4, 1.5, [17], 2),
         (4, 1.5, [18], 2),
     ]
-    assert recorder.log.ends.tolist() == [2.5, 4.5, 6.5, 8.5]
+    assert ends_of(recorder).tolist() == [2.5, 4.5, 6.5, 8.5]
     noted = Noted()
     simulated([(0.0, 8, 10)], budget_of(), (1.0,) * 3, "ring", "llama-server", drafter=noted)
     # Of the 9 tokens to come the first two drafts bring 4 each, and the last needs none.
@@ -408,7 +409,7 @@ def test_a_draft_model_takes_a_pass_for_each_further_token(budget_of):
     )
     # The step's own tokens again, and two passes of one token: of the prompt 2 + 2 x 1.125.
     ends = np.cumsum([2.0 + 2.0 + 2.25] + [1.5 + 1.5 + 2.25] * 3)
-    assert recorder.log.ends.tolist() == ends.tolist()
+    assert ends_of(recorder).tolist() == ends.tolist()
 
 
 def test_rates_of_counts():
