@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 T = TypeVar("T")
 
@@ -16,4 +16,13 @@ except ModuleNotFoundError:  # Only the compiler listens; bare machines have jus
         return lambda marked: marked
 
 
-__all__ = ["mypyc_attr"]
+def is_a(thing: object, kind: Callable[..., T]) -> TypeGuard[T]:
+    """`isinstance`, for abstract classes that may be compiled.
+
+    Those share what ``isinstance`` remembers of abstract classes, so what is true of one of them
+    would be taken to be true of all.
+    """
+    return kind in type(thing).__mro__
+
+
+__all__ = ["is_a", "mypyc_attr"]

@@ -60,7 +60,7 @@ def _class_of(registry: Registry, name: str, base: type) -> Any:
 
 
 def _required(registry: Registry, name: str, cls: Any, base: type) -> Any:
-    if not (isinstance(cls, type) and issubclass(cls, base)):
+    if not (isinstance(cls, type) and base in cls.__mro__):
         raise InputError(
             f"{name!r} is not a {registry.kind}: expected a subclass of "
             f"{base.__module__}.{base.__name__}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sim.compiled import is_a
 from sim.errors import IntegrityError
 from sim.policies.base import Policy
 from sim.policies.llamacpp import LlamaPolicy
@@ -26,7 +27,7 @@ class Shadow:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._cells: list[dict[int, Token | None]] = [{} for _ in policy.groups]
-        if isinstance(policy, LlamaPolicy):
+        if is_a(policy, LlamaPolicy):
             self._follow_states(policy)
 
     def _follow_states(self, policy: LlamaPolicy) -> None:

@@ -99,3 +99,12 @@ def test_compiled_runs_write_the_same_bytes(run, tmp_path):
         tmp_path / "source", tmp_path / "compiled", map(str, names), shallow=False
     )
     assert not different and not missing
+
+
+@pytest.mark.skipif(not COMPILED.exists(), reason="no compiled kvlab (make compiled)")
+def test_a_compiled_kvlab_tells_kinds_of_policies_apart(tmp_path):
+    command = [str(COMPILED), "-m", "kvlab", "compare", "--policies", "contiguous"]
+    command += ["--scheduler", "llama-server", "--requests", "3"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "has no slots of llama.cpp" in done.stderr

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from sim.compiled import is_a
 from sim.llamacpp.state import SavedState
 from sim.policies.base import Policy
 from sim.policies.llamacpp import LlamaPolicy
@@ -550,7 +551,7 @@ class LlamaServer(Scheduler):
 
 
 def _llama_policy(policy: Policy) -> LlamaPolicy:
-    if not isinstance(policy, LlamaPolicy):
+    if not is_a(policy, LlamaPolicy):
         raise InputError(
             f"llama-server: policy {policy.name!r} has no slots of llama.cpp to serve from;"
             " expected ring, iswa, recurrent or hybrid"
