@@ -22,6 +22,7 @@ from backends.verification.content import Identities
 from backends.verification.driver import Driver
 from backends.verification.executor import Asked, Executor, Group
 from backends.verification.history import Histories
+from sim.owners import SHARED, UNUSED
 from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.sequence import Sequence
@@ -37,9 +38,6 @@ QUERIES = 8
 
 ENOUGH = 10
 """Failures after which there is nothing more to learn."""
-
-SEVERAL, DEAD = -2, -3
-"""What `Policy.owners` says of cells with more than one owner, and of dead ones."""
 
 
 @dataclass
@@ -245,9 +243,9 @@ class _Check:
         first = first_visible(group.shape, position)
         sees = (asked.held >= first) & (asked.held <= position)
         found = owners[asked.cells[sees]]
-        own = (found == asked.seq.id) | (found == SEVERAL)
+        own = (found == asked.seq.id) | (found == SHARED)
         if group.shape.window:
-            own |= found == DEAD
+            own |= found == UNUSED
         for where in np.flatnonzero(~own)[:1]:
             cell = asked.cells[sees][where]
             self._fail(group, asked, -1, f"cell {cell} that it reads is owned by {found[where]}")

@@ -70,11 +70,7 @@ TIMELINE_COLUMNS: dict[str, pa.DataType] = {
 """Rows are in order of time. Steps, tokens and preemptions count from the start of the run; the
 rest is of the moment. ``external`` is part of ``free``, ``shared`` of ``live``. Besides, a list
 column ``owners_0``, ``owners_1``, ... for each cache that can be drawn: who owns each of up to 512
-evenly spaced addresses (a sequence id, or FREE, SHARED, UNUSED)."""
-
-FREE, SHARED, UNUSED = -1, -2, -3
-"""What an address of an ``owners`` column holds when it is no sequence's own: nothing, something
-of several sequences, something set aside or dead."""
+evenly spaced addresses (a sequence id, or FREE, SHARED, UNUSED of `sim.owners`)."""
 
 _NULLABLE = ("conversation",)
 

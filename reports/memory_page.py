@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from reports.frames import FREE, SHARED, UNUSED
 from reports.html import environment, raw
 from reports.results import RunResult
 from reports.style import sequence_palette
+from sim.owners import FREE, SHARED, UNUSED
 from workloads.errors import InputError
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeGuard, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 T = TypeVar("T")
 
@@ -16,13 +19,19 @@ except ModuleNotFoundError:  # Only the compiler listens; bare machines have jus
         return lambda marked: marked
 
 
-def is_a(thing: object, kind: Callable[..., T]) -> TypeGuard[T]:
-    """`isinstance`, for abstract classes that may be compiled.
+def inherits(cls: object, kind: Callable[..., T]) -> TypeIs[type[T]]:
+    """`issubclass`, for abstract classes that may be compiled; False for what is no class.
 
-    Those share what ``isinstance`` remembers of abstract classes, so what is true of one of them
-    would be taken to be true of all.
+    A compiled abstract class has no memory of its own for what ``issubclass`` and ``isinstance``
+    have found out: it uses that of ``abc.ABC``, and so do all others, so that what was true of one
+    of them would be taken to be true of the next.
     """
-    return kind in type(thing).__mro__
+    return isinstance(cls, type) and kind in cls.__mro__
 
 
-__all__ = ["is_a", "mypyc_attr"]
+def is_a(thing: object, kind: Callable[..., T]) -> TypeIs[T]:
+    """`isinstance`, for the same classes."""
+    return inherits(type(thing), kind)
+
+
+__all__ = ["inherits", "is_a", "mypyc_attr"]

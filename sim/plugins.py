@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from sim.budget import Budget
+from sim.compiled import inherits
 from sim.hardware import hardware_of
 from sim.policies.base import Policy
 from sim.registries import POLICIES, SCHEDULERS, TIME_MODELS
@@ -60,7 +61,7 @@ def _class_of(registry: Registry, name: str, base: type) -> Any:
 
 
 def _required(registry: Registry, name: str, cls: Any, base: type) -> Any:
-    if not (isinstance(cls, type) and base in cls.__mro__):
+    if not inherits(cls, base):
         raise InputError(
             f"{name!r} is not a {registry.kind}: expected a subclass of "
             f"{base.__module__}.{base.__name__}"

@@ -12,10 +12,10 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from reports.frames import FREE, SHARED, UNUSED
 from reports.plots.axes import OVER, TimeAxis, end_of, panels, say, shade_over, time_axis_of
 from reports.results import RunResult
 from reports.style import SEQUENCE_COLORS, label_of, sequence_palette
+from sim.owners import FREE, SHARED, UNUSED
 
 TITLE = "Memory map"
 CAPTION = (

@@ -12,6 +12,7 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from sim.compiled import inherits
 from workloads.errors import InputError
 from workloads.plugins import check_options, made
 from workloads.registry import Registry
@@ -61,7 +62,7 @@ def router_of(name: str, replicas: int, seed: int, options: Mapping[str, Any]) -
     Raises `InputError` for unknown names and options and for values that do not fit.
     """
     cls = ROUTERS.load(name)
-    if not (isinstance(cls, type) and issubclass(cls, Router)):
+    if not inherits(cls, Router):
         raise InputError(f"{name!r} is not a router: expected a subclass of sim.cluster.Router")
     try:
         chosen = made(cls.Options, options)

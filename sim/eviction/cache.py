@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from sim.compiled import inherits
 from sim.eviction.base import EVICTORS, Evictor, Key
 from sim.paging.keys import KeyMaker
 from workloads.errors import InputError
@@ -73,7 +74,7 @@ class HitRates:
 def evictor_of(name: str, capacity: int) -> Evictor:
     """The eviction policy of that name (or ``package.module:Class``); raises `InputError`."""
     cls: Any = EVICTORS.load(name)
-    if not (isinstance(cls, type) and issubclass(cls, Evictor)):
+    if not inherits(cls, Evictor):
         raise InputError(f"{name!r} is not an eviction policy: expected a subclass of Evictor")
     return cls(capacity)
 

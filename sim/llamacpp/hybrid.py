@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sim.compiled import is_a
 from sim.llamacpp.batch import Batch, Decodes, Refusal
 from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.iswa import ISWACache
@@ -56,7 +57,7 @@ class HybridCache(Memory):
         return Placed(ubatches, slots, states)
 
     def _prepare_attention(self, ubatches: list[Ubatch]) -> dict[str, Placement] | None:
-        if isinstance(self.attention, ISWACache):
+        if is_a(self.attention, ISWACache):
             return self.attention.prepare(ubatches)
         placement = self.attention.prepare(ubatches)
         return None if placement is None else {self.attention.name: placement}
@@ -128,13 +129,13 @@ class HybridCache(Memory):
 
     def save(self, seq: int | None, partial: bool) -> list[CacheState]:
         """Attention, then states; partial leaves a plain attention cache out."""
-        plain = isinstance(self.attention, KVCache)
+        plain = is_a(self.attention, KVCache)
         attention = [] if partial and plain else self.attention.save(seq, partial)
         return attention + self.recurrent.save(seq, partial)
 
     def saved_caches(self, partial: bool) -> list[str]:
         """Those of the attention half (a plain one not if partial), and the states."""
-        plain = isinstance(self.attention, KVCache)
+        plain = is_a(self.attention, KVCache)
         attention = [] if partial and plain else self.attention.saved_caches(partial)
         return [*attention, self.recurrent.name]
 
@@ -146,7 +147,7 @@ class HybridCache(Memory):
 
     def state_bytes(self, seq: int, partial: bool) -> int:
         """Bytes of what `save` would save."""
-        plain = isinstance(self.attention, KVCache)
+        plain = is_a(self.attention, KVCache)
         attention = 0 if partial and plain else self.attention.state_bytes(seq, partial)
         return attention + self.recurrent.state_bytes(seq, partial)
 

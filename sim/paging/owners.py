@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from sim.owners import FREE, SHARED, UNUSED
 from sim.paging.groups import Blocks, Group
 from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Occupancy
 from sim.paging.sums import Ints
 from sim.sequence import Sequence
-
-FREE, SHARED, DEAD = -1, -2, -3
 
 
 class _Seen:
@@ -46,7 +45,7 @@ class Map:
 
     cells: their addresses, block after block, block 1 first. A cell that several
     sequences hold is ``SHARED``; one of a held block without a token that is attended to,
-    ``DEAD``. What was found in a block table is kept as long as the sequence has it, so a drawing
+    ``UNUSED``. What was found in a block table is kept as long as the sequence has it, so a drawing
     costs no more than the sequences and the cells that are theirs.
     """
 
@@ -128,7 +127,7 @@ def _paint(owners: list[Any], seen: _Seen, group: Group, owner: Any, start: int,
     if len(live) < len(places):
         for place in places:
             if owners[place] == FREE:
-                owners[place] = DEAD
+                owners[place] = UNUSED
 
 
 def owners_of(manager: BlockManager, occupancy: Occupancy, seqs: dict[int, Sequence]) -> Ints:
@@ -145,7 +144,7 @@ def owners_of(manager: BlockManager, occupancy: Occupancy, seqs: dict[int, Seque
                 if block:
                     first, last = _live_cells(group, entry, start, end, cells)
                     row = owners[block]
-                    row[row == FREE] = DEAD
+                    row[row == FREE] = UNUSED
                     row[first:last] = SHARED if block in manager.pool.sharers else owner
     return owners[1:].ravel()
 

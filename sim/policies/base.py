@@ -264,7 +264,7 @@ class Policy(SequenceOperations, ABC):
         raise UnsupportedOperation(self.name, f"name the cells of {seq!r}", "it has none")
 
     def owners(self, cache: int = 0) -> Cells:
-        """For every cell the sequence that holds it: -1 free, -2 several, -3 set aside or dead."""
+        """For every cell the sequence that holds it, or FREE, SHARED, UNUSED (`sim.owners`)."""
         raise UnsupportedOperation(self.name, "draw its cells", "it has none")
 
     def owners_at(self, cells: Cells, cache: int = 0) -> Cells:

@@ -18,6 +18,7 @@ import numpy as np
 from sim.budget import Budget
 from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
+from sim.owners import FREE, UNUSED
 from sim.policies.base import Policy
 from sim.policies.contiguous_ops import ContiguousOperations, Slot
 from sim.policies.freelist import BuddyList, FitList, FreeList
@@ -245,10 +246,10 @@ class Contiguous(ContiguousOperations, Policy):
         return positions, slot.start + positions
 
     def owners(self, cache: int = 0) -> Cells:
-        """Written cells by owner; -3 where a reservation is not written yet."""
-        owners = np.full(self.capacity, -1, dtype=np.int64)
+        """Written cells by owner; UNUSED where a reservation is not written yet."""
+        owners = np.full(self.capacity, FREE, dtype=np.int64)
         for owner, slot in self._slots.items():
-            owners[slot.start : slot.start + slot.size] = -3
+            owners[slot.start : slot.start + slot.size] = UNUSED
             owners[slot.start : slot.start + slot.live] = owner
         return owners
 

@@ -32,6 +32,8 @@ from sim.llamacpp.search import largest_free_run
 from sim.llamacpp.sizes import MAX_SEQ, ContextParams
 from sim.llamacpp.state import SavedState
 from sim.llamacpp.ubatch import split_singles
+from sim.owners import FREE, UNUSED
+from sim.owners import SHARED as SEVERAL
 from sim.policies.base import HandedOver
 from sim.policies.llamacpp_geometry import largest_context
 from sim.policies.llamacpp_ops import LlamaOperations
@@ -456,7 +458,7 @@ class LlamaPolicy(LlamaOperations):
         return positions[order].astype(np.int64), cells[order].astype(np.int64) + offset
 
     def owners(self, cache: int = 0) -> Cells:
-        """Owner of every cell, stream after stream; -3 where a window has passed."""
+        """Owner of every cell, stream after stream; UNUSED where a window has passed."""
         names = self._names()
         if cache == len(self.caches):
             assert self.states is not None
@@ -464,7 +466,7 @@ class LlamaPolicy(LlamaOperations):
         which = self.caches[cache]
         owners: Cells = names[np.concatenate([stream.owner for stream in which.streams])]
         if which.window.bounded:
-            owners[np.concatenate([stream.dead() for stream in which.streams])] = -3
+            owners[np.concatenate([stream.dead() for stream in which.streams])] = UNUSED
         return owners
 
     def owners_at(self, cells: Cells, cache: int = 0) -> Cells:
@@ -474,13 +476,13 @@ class LlamaPolicy(LlamaOperations):
         which, stream = self.caches[cache], self.caches[cache].streams[0]
         owners: Cells = self._names()[stream.owner[cells]]
         if which.window.bounded:
-            owners[stream.dead(cells)] = -3
+            owners[stream.dead(cells)] = UNUSED
         return owners
 
     def _names(self) -> Cells:
         """The sequence that every value of `Cells.owner` stands for."""
-        names = np.full(MAX_SEQ + 3, -1, dtype=np.int64)
-        names[SHARED] = -2
+        names = np.full(MAX_SEQ + 3, FREE, dtype=np.int64)
+        names[SHARED] = SEVERAL
         for seq, own in self._ids.items():
             names[own] = seq
         return names

@@ -377,7 +377,7 @@ class Radix(Policy):
         return positions[held], (pages[entry] * size + offset)[held]
 
     def owners(self, cache: int = 0) -> Cells:
-        """Live slots by owner; -3 for the rest of a held page, -1 also for what is only cached."""
+        """Live slots by owner; UNUSED for the rest of a page, FREE where it is only cached."""
         lengths = {
             owner: max(holding.end, self._seqs[owner].computed)
             for owner, holding in self.manager.holdings.items()

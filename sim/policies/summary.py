@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from sim.budget import Budget
 from sim.decode_run import DecodeRun
 from sim.errors import IntegrityError
+from sim.owners import FREE, UNUSED
 from sim.policies.base import HandedOver, Policy
 from sim.policies.summary_reads import reads_of, reads_of_run
 from sim.sequence import Sequence
@@ -247,12 +248,12 @@ class Summary(Policy):
         return positions, self._cells(share, positions)
 
     def owners(self, cache: int = 0) -> Cells:
-        """Kept tokens and centroids by sequence; -3 where a slot is not in use."""
+        """Kept tokens and centroids by sequence; UNUSED where a slot is not in use."""
         del cache
-        owners = np.full(self.capacity, -1, dtype=np.int64)
+        owners = np.full(self.capacity, FREE, dtype=np.int64)
         for owner, share in self._shares.items():
             start = share.slot * self.size
-            owners[start : start + self.size] = -3
+            owners[start : start + self.size] = UNUSED
             if share.merged:
                 middle = start + self.options.sinks
                 owners[middle : middle + self.options.centroids] = owner

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from sim.owners import FREE, SHARED, UNUSED
 from sim.radix.manager import RadixManager
 from sim.radix.node import Node
 from sim.radix.paired_pool import NO_PAGE
 from sim.radix.tree import NO_PAGES
 from sim.radix.windows import WindowCounts
 from sim.step import Cells
-
-FREE, SHARED, DEAD = -1, -2, -3
 
 
 def owners_of(
@@ -22,7 +21,7 @@ def owners_of(
     """The owner of every slot, page after page; with ``windows``, of the slots of theirs.
 
     lengths: tokens of every holding, by sequence id. What is in the tree and locked by several
-    sequences is ``SHARED``, what nobody has locked is ``FREE``, and ``DEAD`` is what a sequence
+    sequences is ``SHARED``, what nobody has locked is ``FREE``, and ``UNUSED`` is what a sequence
     has pages for and no token.
     """
     size = manager.page_size
@@ -30,7 +29,7 @@ def owners_of(
     owners = np.full((pages, size), FREE, dtype=np.int64)
     for owner, holding in manager.holdings.items():
         own = holding.own()
-        names = np.full((len(own), size), DEAD, dtype=np.int64)
+        names = np.full((len(own), size), UNUSED, dtype=np.int64)
         names.ravel()[: lengths[owner] - holding.node.end] = owner
         if windows is not None:
             own = windows.pages_of(own)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reports.frames import FREE, SHARED, UNUSED
 from reports.plots import Picture, pictures_of
 from reports.results import RunResult
 from reports.sweep import FORMAT, Sweep, sweep_at
+from sim.owners import FREE, SHARED, UNUSED
 
 CELL_BYTES = 131_072
 

@@ -10,13 +10,13 @@ from matplotlib.text import Text
 from PIL import Image
 from scipy import stats
 
-from reports.frames import FREE, SHARED, UNUSED
 from reports.plots import PLOTS
 from reports.plots.axes import interval_means, interval_rates, time_axis_of
 from reports.plots.latency import cumulative
 from reports.plots.memory_map import image_of
 from reports.plots.occupancy import bands
 from reports.style import SEQUENCE_COLORS, figure_style, sequence_palette, settle
+from sim.owners import FREE, SHARED, UNUSED
 
 
 def draw(name, runs):
