@@ -2,8 +2,9 @@
 
 Where the next steps are plain decode steps between which nothing but counters moves, they are
 taken as one: planned by the policy, timed as arrays, and cut before the first step at whose start
-something else could have happened. `Engine.exact_steps` turns that off; the results are the same
-to the last bit.
+something else could have happened. `Engine.exact_steps` is the reference without any of that, nor
+of what is kept to save looking: each step is an event of SimPy's, in which each sequence is
+visited, added up and asked whether it has ended. The results are the same to the last bit.
 """
 
 from __future__ import annotations
@@ -148,8 +149,8 @@ class Engine:
                 yield from turn.settle()
             leap = self._plan()
             if leap is not None:
-                ticks = self._begin_run(leap)
-                if not turn.passes(to_seconds(ticks), self._quiet):
+                turn.begin(to_seconds(self._begin_run(leap)), self._quiet)
+                if not turn.passes():
                     yield turn.step_end()
                 self._end_run(leap)
                 continue
@@ -161,7 +162,8 @@ class Engine:
                 if step.swapped_out or step.swapped_in or self.hooks:
                     yield from self._prepare(step)
                 begun = self._begin(step)
-                if not turn.passes(to_seconds(begun.ticks)):
+                turn.begin(to_seconds(begun.ticks))
+                if self.exact_steps or not turn.passes():
                     yield turn.step_end()
                 self._end(begun)
             elif stalled > 1:
@@ -188,7 +190,8 @@ class Engine:
         if self.scheduler.speculation is not None:
             seconds += self.scheduler.speculation.seconds(step, seconds)
         ticks = to_ticks(seconds)
-        self.recorder.occupied(self.policy.usage(), ticks)
+        usage = self.policy.counted_usage() if self.exact_steps else self.policy.usage()
+        self.recorder.occupied(usage, ticks)
         return _Begun(step, placement, start, ticks)
 
     def _end(self, begun: _Begun) -> None:

@@ -89,25 +89,29 @@ class Turn:
         while not self.is_settled:
             yield self._pause.until(self._env.now, _STARTS + self._index)
 
-    def passes(self, seconds: float, quiet: float = 0.0) -> bool:
-        """Let a step of so many seconds pass, if nothing else happens before it is over.
+    def begin(self, seconds: float, quiet: float = 0.0) -> None:
+        """A step of so many seconds begins.
 
-        Otherwise `step_end` has to be waited for. quiet: seconds from now before which nothing is
-        completed, if more than those of the step.
+        quiet: seconds from now before which nothing is completed, if more than those of the step.
+        """
+        now: float = self._env._now
+        self._busy_until = now + seconds
+        self.quiet_until = now + max(quiet, seconds)
+
+    def passes(self) -> bool:
+        """Let the step pass, if nothing else happens before it is over.
+
+        Otherwise `step_end` has to be waited for.
         """
         env = self._env
-        now: float = env._now
-        end = now + seconds
-        self._busy_until = end
-        self.quiet_until = now + quiet if quiet > seconds else end
-        if env._queue and env._queue[0][0] <= end:
+        if env._queue and env._queue[0][0] <= self._busy_until:
             return False
         # What waiting for an event of our own would do, without going through SimPy's queue.
-        env._now = end
+        env._now = self._busy_until
         return True
 
     def step_end(self) -> Event:
-        """The end of the step that did not simply pass."""
+        """The end of the step, where it does not simply pass."""
         return self._pause.until(self._busy_until, _ENDS + self._index)
 
     def next_event(self) -> float:

@@ -229,6 +229,13 @@ class Policy(SequenceOperations, ABC):
     def usage(self) -> tuple[Usage, ...]:
         """Per cache, from counters: the cost does not grow with the number of cells."""
 
+    def counted_usage(self) -> tuple[Usage, ...]:
+        """The same from a look at all that sequences hold, where counters are kept beside it.
+
+        It is what the reference of single steps adds up.
+        """
+        return self.usage()
+
     @abstractmethod
     def holders(self) -> Iterable[int]:
         """Ids of all sequences that hold anything."""
@@ -276,7 +283,10 @@ class Policy(SequenceOperations, ABC):
 
     def check_integrity(self) -> None:
         """Raise `IntegrityError` where a conservation law is broken. May be slow; for tests."""
-        for part in self.usage():
+        counted = self.counted_usage()
+        if counted != self.usage():
+            raise IntegrityError(f"counters say {self.usage()}, sequences {counted}")
+        for part in counted:
             used = part.live + part.reserved + part.internal
             if used + part.free != part.capacity:
                 raise IntegrityError(f"{used} cells used, {part.free} free of {part.capacity}")

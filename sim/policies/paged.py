@@ -30,9 +30,10 @@ from sim.paging.spec import Layout, layout_of
 from sim.paging.window_run import Layers, WindowRun
 from sim.policies.paged_ops import PagedOperations
 from sim.policies.paged_options import PagedOptions
+from sim.schedulers.batch import DecodeBatch
 from sim.schedulers.runs import number_of, parts_of
 from sim.sequence import Sequence, Status
-from sim.step import Cells, Copy, Placement, Reads, Step
+from sim.step import Cells, Copy, Placement, Reads, Run, Step
 from sim.usage import Usage
 from sim.work import size_of
 from workloads.errors import InputError
@@ -237,9 +238,9 @@ class Paged(PagedOperations):
     def commit(self, step: Step) -> Placement:
         """Whole blocks are read; shared blocks that are written to were copied."""
         self.settle(step)
-        sequences = number_of(step.runs)
-        if self._grows_only and sequences == len(self._seqs) and not self.manager.open_tails:
-            return self.placed(step, (self._reads_of_everybody(step),))
+        batch, apart = parts_of(step.runs)
+        if batch is not None and self._are_all_that_grows(batch.size + len(apart)):
+            return self.placed(step, (self._reads_of_everybody(batch, apart),))
         starts, sizes = (
             np.array([(start, n) for _, start, n in step.runs], dtype=np.int64).reshape(-1, 2).T
         )
@@ -250,10 +251,13 @@ class Paged(PagedOperations):
         )
         return self.placed(step, reads)
 
-    def _reads_of_everybody(self, step: Step) -> Reads:
-        """`reads_of_step` where all holders run, and hold just what they need: from the totals."""
-        batch, apart = parts_of(step.runs)
-        pairs = 0 if batch is None else batch.context
+    def _are_all_that_grows(self, sequences: int) -> bool:
+        """Whether so many are all holders, and hold just what they need."""
+        return self._grows_only and sequences == len(self._seqs) and not self.manager.open_tails
+
+    def _reads_of_everybody(self, batch: DecodeBatch, apart: SequenceOf[Run]) -> Reads:
+        """`reads_of_step` of all holders, from the totals."""
+        pairs = batch.context
         for _, start, n in apart:
             pairs += n * start + n * (n + 1) // 2
         entries = self._totals.entries
@@ -359,6 +363,10 @@ class Paged(PagedOperations):
         """One pool; its cells are tokens of one group."""
         if self._totals.enough:
             return (self._totals.usage(self._occupancy),)
+        return self.counted_usage()
+
+    def counted_usage(self) -> tuple[Usage, ...]:
+        """From the block tables."""
         return (self._occupancy.count(self._seqs.values()),)
 
     def largest_free_run(self, cache: int = 0) -> int:
@@ -413,7 +421,7 @@ class Paged(PagedOperations):
         return positions[held], cells[held]
 
     def owners(self, cache: int = 0) -> Cells:
-        """Live cells by owner; -3 where a held block has no live token."""
+        """Live cells by owner; UNUSED where a held block has no live token."""
         return owners_of(self.manager, self._occupancy, self._seqs)
 
     def owners_at(self, cells: Cells, cache: int = 0) -> Cells:
@@ -423,14 +431,11 @@ class Paged(PagedOperations):
         return self._map.draw(self._seqs)
 
     def check_integrity(self) -> None:
-        """Every block is free or held, holders are counted right, and so are cells."""
+        """Every block is free or held, and holders are counted right."""
         super().check_integrity()
         self.manager.check_integrity()
         if self._seqs.keys() != self.manager.holdings.keys():
             raise IntegrityError("sequences and block tables differ")
-        counted = self._occupancy.count(self._seqs.values())
-        if self.usage() != (counted,):
-            raise IntegrityError(f"totals say {self.usage()[0]}, sequences {counted}")
 
 
 def _period_of(groups: Iterable[Group]) -> int:

@@ -36,7 +36,7 @@ class Scheduler(ABC):
     takes_over: ClassVar[bool] = False
     """Whether it admits sequences whose prompt another replica has computed."""
     visits_each: bool = False
-    """Whether single steps ask the policy for every sequence that decodes, due or not."""
+    """Whether single steps look at every sequence that decodes, and trust nothing that is kept."""
     policy: Policy
     speculation: Speculation | None = None
     """Drafts for the sequences that decode, once `speculate` was called."""

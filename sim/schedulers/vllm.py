@@ -14,6 +14,7 @@ from sim.compiled import mypyc_attr
 from sim.policies.base import Policy
 from sim.schedulers.base import Scheduler
 from sim.schedulers.batch import DecodeBatch
+from sim.schedulers.calendar import Ranked
 from sim.schedulers.queues import FcfsQueue, PriorityQueue, WaitingQueue
 from sim.schedulers.runs import BatchRuns, Chunks
 from sim.schedulers.vllm_options import VllmOptions
@@ -164,10 +165,11 @@ class VllmScheduler(Scheduler):
         chunks, budget = self._schedule_running(step)
         if not step.preempted:
             self._admit(step, chunks, budget)
-        step.runs = BatchRuns(self._batch, self._running, chunks)
+        runs = BatchRuns(self._batch, self._running, chunks)
         self._batch.clock.scheduled += 1
         for seq, n in chunks.values():
             seq.computed += n
+        step.runs = runs[:] if self.visits_each else runs
         if self.speculation is not None:
             step.drafts = self.speculation.verify(chunks.values(), self._kept)
         return step
@@ -327,7 +329,7 @@ class VllmScheduler(Scheduler):
     def update(self, step: Step) -> list[Sequence]:
         """Sample, release what is finished; those that decode from now on join the batch."""
         self._batch.clock.sampled += 1
-        finished = self._batch.ended()
+        finished = self._at_their_end() if self.visits_each else self._batch.ended()
         for seq in self._others:
             if seq.computed >= seq.tokens:
                 seq.tokens += 1
@@ -339,6 +341,10 @@ class VllmScheduler(Scheduler):
         if self._others and self.speculation is None:
             self._join_those_that_decode()
         return ended
+
+    def _at_their_end(self) -> list[Ranked]:
+        """What `DecodeBatch.ended` knows, found by looking at every member."""
+        return [(seq.rank, seq) for seq in self._batch if seq.tokens >= self._end_of(seq)]
 
     def _kept(self, seq: Sequence, accepted: int) -> int:
         """Tokens of a verified draft that come before the end of ``seq``."""
