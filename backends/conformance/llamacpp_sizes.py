@@ -40,7 +40,7 @@ def sizes_of(context: Context) -> Record:
     """Sizes and caches as a recording lists them (attention first, then recurrent)."""
     sizes = context.sizes
     caches: list[Record] = []
-    for cache in context.memory.attention_caches().values():
+    for cache in context.attention.values():
         held = cache.memory_bytes()
         caches.append(
             {
@@ -53,7 +53,7 @@ def sizes_of(context: Context) -> Record:
                 "bytes_v": held.second,
             }
         )
-    recurrent = context.memory.recurrent_cache()
+    recurrent = context.recurrent
     if recurrent is not None:
         held = recurrent.memory_bytes()
         caches.append(

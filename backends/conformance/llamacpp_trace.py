@@ -55,9 +55,9 @@ class Trace:
                 "n_seq_max": cache.n_seq_max,
                 "n_stream": cache.n_stream,
             }
-            for name, cache in context.memory.attention_caches().items()
+            for name, cache in context.attention.items()
         }
-        recurrent = context.memory.recurrent_cache()
+        recurrent = context.recurrent
         if recurrent is not None:
             attention = sum(cache["layers"] for cache in caches.values())
             # The engine logs a recurrent cache with the number of all layers of the model.
@@ -183,7 +183,7 @@ class Trace:
 
     def _more_bytes_of(self, seq: int) -> int:
         """The same of a sequence's state, which has cells in every cache where it has any."""
-        caches = self._context.memory.attention_caches().values()
+        caches = self._context.attention.values()
         return self._stream_bytes * sum(cache.seq_pos_max(seq) >= 0 for cache in caches)
 
 

@@ -7,10 +7,8 @@ from typing import Any
 from sim.llamacpp.cellmap import map_runs, owner_runs
 from sim.llamacpp.cells import Cells
 from sim.llamacpp.context import Context
-from sim.llamacpp.kv_cache import KVCache
-from sim.llamacpp.observer import Observer
+from sim.llamacpp.observer import Observed, Observer
 from sim.llamacpp.state import AttentionState, SavedState
-from sim.llamacpp.streams import Streams
 from sim.llamacpp.ubatch import Ubatch
 
 Json = dict[str, Any]
@@ -42,7 +40,7 @@ class EventLog(Observer):
             for u in ubatches
         ]
 
-    def on_find_slot(self, cache: KVCache, ubatch: int | None, streams: list[int]) -> None:
+    def on_find_slot(self, cache: Observed, ubatch: int | None, streams: list[int]) -> None:
         """The streams that will be searched, as they are before."""
         states = []
         for stream in streams:
@@ -51,20 +49,20 @@ class EventLog(Observer):
             states.append(shown | {"mm": bounds} if bounds else shown)
         self.events.append({"ev": "slot", "c": cache.name, "ub": ubatch, "st": states})
 
-    def on_purge(self, cache: KVCache, seq: int, first: int, last: int) -> None:
+    def on_purge(self, cache: Observed, seq: int, first: int, last: int) -> None:
         """A purge; the recording does not say of which cache."""
         self.events.append({"ev": "purge", "seq": seq, "p": [first, last]})
 
-    def on_stream_copy(self, cache: Streams, src: int, dst: int) -> None:
+    def on_stream_copy(self, cache: Observed, src: int, dst: int) -> None:
         """A copy of stream rows."""
         self.events.append({"ev": "copy", "src": src, "dst": dst})
 
-    def on_k_shift(self, cache: Streams) -> None:
+    def on_k_shift(self, cache: Observed) -> None:
         """A K-shift."""
         self.events.append({"ev": "kshift"})
 
 
-def map_of(cache: KVCache, stream: int) -> Json:
+def map_of(cache: Observed, stream: int) -> Json:
     """One stream cell by cell, with its head."""
     cells = cache.streams[stream]
     return {
@@ -87,7 +85,7 @@ def maps_of(context: Context) -> Json:
     """The first stream of every attention cache; an empty cache shows nothing but its size."""
     return {
         name: map_of(cache, 0) if cache.streams[0].used else {"empty": True, "size": cache.size}
-        for name, cache in context.memory.attention_caches().items()
+        for name, cache in context.attention.items()
     }
 
 

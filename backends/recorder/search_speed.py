@@ -106,7 +106,7 @@ def measure_search(library_path: Path, seed: int = 0) -> SearchSpeed:
 
 def _our_cache(case: Scattered) -> KVCache:
     context = Context(TINY_MODELS[_MODEL], params_from(DEFAULTS | case.config()))
-    (cache,) = context.memory.attention_caches().values()
+    (cache,) = context.attention.values()
     stream = StreamState(case.pos.astype(np.int32), case.seq.astype(np.int32), None)
     state = AttentionState(cache.name, cache.rows, [stream])
     context.state_load(SavedState([state], context.geometry.arch))

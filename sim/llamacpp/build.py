@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from sim.llamacpp.geometry import AttentionGeometry, CacheGeometry
 from sim.llamacpp.hybrid import HybridCache
 from sim.llamacpp.iswa import ISWACache
@@ -12,11 +14,25 @@ from sim.llamacpp.sizes import ContextParams, ContextSizes, rows_of, swa_cells
 from sim.llamacpp.window import UNBOUNDED, Window
 
 
-def memory_for(geometry: CacheGeometry, params: ContextParams, sizes: ContextSizes) -> Memory:
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """What a context keeps.
+
+    memory: the face of it all. attention: the caches with K and V rows behind it, by name (``kv``,
+    or ``base`` and ``swa``). recurrent: that of the recurrent states, if there is one.
+    """
+
+    memory: Memory
+    attention: dict[str, KVCache]
+    recurrent: RecurrentCache | None = None
+
+
+def caches_for(geometry: CacheGeometry, params: ContextParams, sizes: ContextSizes) -> Caches:
     """The caches of a context with these sizes, empty."""
+    caches: dict[str, KVCache] = {}
 
     def cache(name: str, of: AttentionGeometry, cells: int, window: Window = UNBOUNDED) -> KVCache:
-        return KVCache(
+        caches[name] = KVCache(
             name,
             rows_of(of, params),
             size=cells,
@@ -27,6 +43,7 @@ def memory_for(geometry: CacheGeometry, params: ContextParams, sizes: ContextSiz
             defrag=params.defrag,
             strict=params.strict,
         )
+        return caches[name]
 
     attention: KVCache | ISWACache | None = None
     if geometry.swa is not None:
@@ -38,7 +55,7 @@ def memory_for(geometry: CacheGeometry, params: ContextParams, sizes: ContextSiz
         attention = cache("kv", geometry.full, sizes.n_ctx_seq)
     if geometry.recurrent is None:
         assert attention is not None
-        return attention
+        return Caches(attention, caches)
     recurrent = RecurrentCache(
         geometry.recurrent,
         n_seq_max=sizes.n_seq_max,
@@ -46,4 +63,5 @@ def memory_for(geometry: CacheGeometry, params: ContextParams, sizes: ContextSiz
         sequential=attention is None or sizes.n_stream > 1,
         strict=params.strict,
     )
-    return recurrent if attention is None else HybridCache(attention, recurrent)
+    memory = recurrent if attention is None else HybridCache(attention, recurrent)
+    return Caches(memory, caches, recurrent)

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sim.llamacpp.batch import Batch, Decodes, Refusal, refusal_of
-from sim.llamacpp.build import memory_for
+from sim.llamacpp.build import caches_for
+from sim.llamacpp.cell_run import CellRun
 from sim.llamacpp.cells import Cellset
-from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.errors import EngineAborts, StateMismatch
 from sim.llamacpp.geometry import CacheGeometry
-from sim.llamacpp.memory import CacheUsage, Placed
+from sim.llamacpp.memory import CacheUsage
 from sim.llamacpp.observer import Observer
 from sim.llamacpp.pending import Update
+from sim.llamacpp.placed import Placed
 from sim.llamacpp.sizes import CacheBytes, ContextParams, context_sizes
 from sim.llamacpp.state import SEQ_HEADER, SavedState
 
@@ -35,23 +36,27 @@ class DecodeResult:
 
 
 class Context:
-    """One context of a model: its sizes, and its memory, changed by calls as the engine's is."""
+    """One context of a model: its sizes, and its memory, changed by calls as the engine's is.
+
+    memory, attention, recurrent: see `sim.llamacpp.build.Caches`.
+    """
 
     def __init__(self, geometry: CacheGeometry, params: ContextParams) -> None:
         """Raises `EngineAborts` or `ContextRefused` where the engine has no context to give."""
         self.geometry = geometry
         self.params = params
         self.sizes = context_sizes(params, geometry.n_ctx_train)
-        self.memory = memory_for(geometry, params, self.sizes)
-        self._attention = list(self.memory.attention_caches().values())
+        caches = caches_for(geometry, params, self.sizes)
+        self.memory = caches.memory
+        self.attention = caches.attention
+        self.recurrent = caches.recurrent
 
     def observe(self, observer: Observer) -> None:
         """Tell ``observer`` of everything that the caches do from now on."""
-        for cache in self.memory.attention_caches().values():
+        for cache in self.attention.values():
             cache.observer = observer
-        recurrent = self.memory.recurrent_cache()
-        if recurrent is not None:
-            recurrent.observer = observer
+        if self.recurrent is not None:
+            self.recurrent.observer = observer
 
     # ---- decoding
 
@@ -98,7 +103,7 @@ class Context:
 
     def has_pending(self) -> bool:
         """Whether the next decode has copies or shifts to carry out first."""
-        return any(cache.has_pending() for cache in self._attention)
+        return any(cache.has_pending() for cache in self.attention.values())
 
     # ---- sequences
 
@@ -179,20 +184,19 @@ class Context:
 
     def usage(self) -> dict[str, CacheUsage]:
         """How full every cache is, by name."""
-        found = {name: cache.usage() for name, cache in self.memory.attention_caches().items()}
-        recurrent = self.memory.recurrent_cache()
+        found = {name: cache.usage() for name, cache in self.attention.items()}
+        recurrent = self.recurrent
         return found if recurrent is None else found | {recurrent.name: recurrent.usage()}
 
     def memory_breakdown(self) -> dict[str, CacheBytes]:
         """Bytes of every cache, by name."""
-        caches = self.memory.attention_caches()
-        found = {name: cache.memory_bytes() for name, cache in caches.items()}
-        recurrent = self.memory.recurrent_cache()
+        found = {name: cache.memory_bytes() for name, cache in self.attention.items()}
+        recurrent = self.recurrent
         return found if recurrent is None else found | {recurrent.name: recurrent.memory_bytes()}
 
     def cells_of(self, seq: int) -> dict[str, tuple[Cellset, Cellset]]:
         """(positions, cells) of ``seq`` in every attention cache, in cell order."""
-        return {name: c.cells_of(seq) for name, c in self.memory.attention_caches().items()}
+        return {name: c.cells_of(seq) for name, c in self.attention.items()}
 
     def check_integrity(self) -> None:
         """Raise `IntegrityError` unless all bookkeeping agrees with the cells."""

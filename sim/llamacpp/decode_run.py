@@ -7,49 +7,31 @@ overwritten cell would make the cache purge positions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-from numpy.typing import NDArray
 
 from sim.llamacpp.batch import Decodes
+from sim.llamacpp.cell_run import CellRun, Table
 from sim.llamacpp.cells import Cells, Cellset
 from sim.llamacpp.dues import OWNER_SHIFT, Contents
 from sim.llamacpp.growth import note_decode_run
 from sim.llamacpp.sizes import MAX_SEQ
 from sim.llamacpp.stream_run import StreamRun
-
-if TYPE_CHECKING:
-    from sim.llamacpp.kv_cache import KVCache
-
-Table = NDArray[np.intp]
+from sim.llamacpp.streams import Streams
 
 
-class CellRun:
-    """A plan: step j writes position ``firsts[b] + j`` of sequence ``seqs[b]`` to ``cells[j, b]``.
-
-    decodes: the first step. lost: what that cell held, shape as ``cells``; None in a cache without
-    a window, where all were empty.
-    """
-
-    __slots__ = ("cells", "decodes", "lost", "steps")
-
-    def __init__(self, decodes: Decodes, cells: Table, lost: Contents | None = None) -> None:
-        self.decodes = decodes
-        self.cells = cells
-        self.lost = lost
-        self.steps = len(cells)
+def no_steps(decodes: Decodes) -> CellRun:
+    """A plan of nothing."""
+    return CellRun(decodes, np.empty((0, decodes.seqs.size), np.intp))
 
 
-def plan_decode_run(cache: KVCache, decodes: Decodes, n: int) -> CellRun:
+def plan_decode_run(cache: Streams, decodes: Decodes, n: int) -> CellRun:
     """Up to ``n`` steps; fewer, possibly 0, where the next one has to be made singly.
 
     The sequences are distinct, their ids valid. No step is planned where a sequence's next position
-    does not follow what it has here, or where B > 1 tokens need consecutive cells. Nothing changes.
+    does not follow what it has here. Nothing changes.
     """
-    width = decodes.seqs.size
-    nothing = CellRun(decodes, np.empty((0, width), np.intp))
-    if n <= 0 or width == 0 or (cache.slots == "contiguous" and width > 1 and cache.n_stream == 1):
+    nothing = no_steps(decodes)
+    if n <= 0 or decodes.seqs.size == 0:
         return nothing
     if cache.n_stream == 1:
         following = cache.streams[0].refresh().end[decodes.seqs]
@@ -71,12 +53,12 @@ def plan_decode_run(cache: KVCache, decodes: Decodes, n: int) -> CellRun:
 
 
 def _plan_stream(
-    cache: KVCache, stream: int, decodes: Decodes, n: int
+    cache: Streams, stream: int, decodes: Decodes, n: int
 ) -> tuple[Table, Contents | None]:
     return StreamRun(cache.streams[stream], cache.heads[stream], decodes).plan(n)
 
 
-def apply_decode_run(cache: KVCache, plan: CellRun, steps: int) -> None:
+def apply_decode_run(cache: Streams, plan: CellRun, steps: int) -> None:
     """Carry out the first ``steps`` steps of a plan made for the cache as it is."""
     if steps == 0:
         return

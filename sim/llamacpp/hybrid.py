@@ -6,11 +6,12 @@ from typing import Any
 
 from sim.compiled import is_a
 from sim.llamacpp.batch import Batch, Decodes, Refusal
-from sim.llamacpp.decode_run import CellRun
+from sim.llamacpp.cell_run import CellRun
 from sim.llamacpp.iswa import ISWACache
 from sim.llamacpp.kv_cache import KVCache
-from sim.llamacpp.memory import Memory, Placed
+from sim.llamacpp.memory import Memory
 from sim.llamacpp.pending import Update
+from sim.llamacpp.placed import Placed
 from sim.llamacpp.placement import Placement
 from sim.llamacpp.recurrent import RecurrentCache
 from sim.llamacpp.state import CacheState
@@ -27,14 +28,6 @@ class HybridCache(Memory):
     def __init__(self, attention: KVCache | ISWACache, recurrent: RecurrentCache) -> None:
         self.attention = attention
         self.recurrent = recurrent
-
-    def attention_caches(self) -> dict[str, KVCache]:
-        """Those of the attention half."""
-        return self.attention.attention_caches()
-
-    def recurrent_cache(self) -> RecurrentCache:
-        """The other half."""
-        return self.recurrent
 
     # ---- placing tokens
 

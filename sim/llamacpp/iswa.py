@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from sim.llamacpp.batch import Batch, Decodes, Refusal
-from sim.llamacpp.decode_run import CellRun
+from sim.llamacpp.cell_run import CellRun
 from sim.llamacpp.kv_cache import KVCache
-from sim.llamacpp.memory import Memory, Placed
+from sim.llamacpp.memory import Memory
 from sim.llamacpp.pending import Update
+from sim.llamacpp.placed import Placed
 from sim.llamacpp.placement import Placement
 from sim.llamacpp.state import CacheState
 from sim.llamacpp.ubatch import Ubatch, split_equal, split_simple
@@ -26,14 +27,6 @@ class ISWACache(Memory):
         self.base = base
         self.swa = swa
         self.unified = unified
-
-    def attention_caches(self) -> dict[str, KVCache]:
-        """Both, by name."""
-        return {self.base.name: self.base, self.swa.name: self.swa}
-
-    def recurrent_cache(self) -> None:
-        """None: both have K/V rows."""
-        return
 
     # ---- placing tokens
 

@@ -7,16 +7,18 @@ from typing import Literal
 import numpy as np
 
 from sim.llamacpp.batch import Batch, Decodes, Refusal
+from sim.llamacpp.cell_run import CellRun
 from sim.llamacpp.cells import Cellset, Snapshot
-from sim.llamacpp.decode_run import CellRun, apply_decode_run, plan_decode_run
+from sim.llamacpp.decode_run import apply_decode_run, no_steps, plan_decode_run
 from sim.llamacpp.defrag import is_fragmented, moves_by_sequence, moves_into_holes
 from sim.llamacpp.errors import StrictRefusal
 from sim.llamacpp.growth import keep_pace, note_tokens
 from sim.llamacpp.integrity import check_cells
-from sim.llamacpp.kv_state import load_state, save_state, state_bytes
-from sim.llamacpp.memory import CacheUsage, Placed
+from sim.llamacpp.kv_state import fill_all, runs_of, save_state, state_bytes
+from sim.llamacpp.memory import CacheUsage
 from sim.llamacpp.pending import CellMoves, Update
-from sim.llamacpp.placement import Placement, Slot, Step
+from sim.llamacpp.placed import Placed, Slot
+from sim.llamacpp.placement import Placement, Step
 from sim.llamacpp.search import (
     find_contiguous,
     find_scattered,
@@ -52,21 +54,20 @@ class KVCache(Streams):
         defrag: Defrag | None = None,
         strict: bool = False,
     ) -> None:
-        super().__init__(name, rows, size=size, n_stream=n_stream, window=window, strict=strict)
-        self.n_seq_max = n_seq_max
+        super().__init__(
+            name,
+            rows,
+            size=size,
+            n_stream=n_stream,
+            n_seq_max=n_seq_max,
+            window=window,
+            strict=strict,
+        )
         self.slots = slots
         # Streams of one sequence each have no holes worth closing; the engine left them alone.
         self.defrag = defrag if n_stream == 1 else None
 
     # ---- questions
-
-    def attention_caches(self) -> dict[str, KVCache]:
-        """Itself, by name."""
-        return {self.name: self}
-
-    def recurrent_cache(self) -> None:
-        """None: this cache has K/V rows only."""
-        return
 
     def cells_of(self, seq: int) -> tuple[Cellset, Cellset]:
         """(positions, cell indices) of ``seq`` in its stream, in cell order."""
@@ -111,13 +112,6 @@ class KVCache(Streams):
         """Raise `IntegrityError` unless all bookkeeping agrees with the cells."""
         for cells in self.streams:
             check_cells(cells)
-
-    def next_positions(self, seqs: list[int]) -> list[int]:
-        """See `Memory.next_positions`; ids that this cache cannot know are not looked for."""
-        if self.n_stream > 1:
-            return super().next_positions(seqs)
-        following: list[int] = (self.streams[0].refresh().end[seqs]).tolist()
-        return following
 
     # ---- pending work
 
@@ -170,13 +164,13 @@ class KVCache(Streams):
 
     def prepare(self, ubatches: list[Ubatch]) -> Placement | None:
         """Place all ubatches, one after the other; all are taken back if one finds no room."""
-        placement = Placement(self)
+        placement = Placement(self, self.apply)
         for k, ubatch in enumerate(ubatches):
             slot = self.find_slot(ubatch.tokens_of(self.n_stream), k)
             if slot is None:
                 placement.roll_back()
                 return None
-            placement.add(self.apply(slot))
+            placement.add(slot)
         return placement
 
     def find_slot(self, parts: list[tuple[int, Tokens]], ubatch: int | None) -> Slot | None:
@@ -235,7 +229,13 @@ class KVCache(Streams):
             self.seq_rm(seq, lowest, highest + 1)
 
     def plan_decode_run(self, decodes: Decodes, n: int) -> dict[str, CellRun]:
-        """See `Memory.plan_decode_run`; a closed form, whatever ``n``."""
+        """See `Memory.plan_decode_run`; a closed form, whatever ``n``.
+
+        Where all share a stream and slots are contiguous, tokens of several sequences need cells
+        in a row: then none is planned.
+        """
+        if self.slots == "contiguous" and self.n_stream == 1 and decodes.seqs.size > 1:
+            return {self.name: no_steps(decodes)}
         return {self.name: plan_decode_run(self, decodes, n)}
 
     def apply_decode_run(self, plan: dict[str, CellRun], steps: int) -> None:
@@ -257,12 +257,33 @@ class KVCache(Streams):
         return [self.name]
 
     def load(self, states: list[CacheState], seq: int | None) -> bool:
-        """Restore; see `sim.llamacpp.kv_state.load_state`."""
+        """Restore one sequence, or with None everything. See `Memory.load`."""
         state = states.pop(0)
         assert isinstance(state, AttentionState)
         if seq is not None:
             self._cells(f"state_seq_load({seq})", seq)
-        return load_state(self, state, seq)
+        if len(state.streams) != self.n_stream:
+            return False
+        return fill_all(self, state) if seq is None else self._load_sequence(state, seq)
+
+    def _load_sequence(self, state: AttentionState, seq: int) -> bool:
+        """Replace ``seq`` by the saved cells, placed as a ubatch would be (windows overwrite).
+
+        Saved state without cells leaves ``seq`` as it is (``strict`` removes it).
+        """
+        if self.strict:
+            self.seq_rm(seq, -1, -1)
+        for saved in state.streams:
+            if saved is None:
+                continue
+            self.seq_rm(seq, -1, -1)
+            if (saved.owner < 0).any():
+                return False
+            slot = self.find_slot([(self.stream_of(seq), Tokens(runs_of(saved, seq)))], None)
+            if slot is None:
+                return False
+            self.apply(slot)
+        return True
 
     def state_bytes(self, seq: int, partial: bool) -> int:
         """Bytes of ``seq``'s saved state here."""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
+from sim.llamacpp.batch import Run
 from sim.llamacpp.cells import EMPTY, NOBODY, SHARED, Cells, Cellset, Sets, words_of
-from sim.llamacpp.spans import Ids, Positions
+from sim.llamacpp.spans import Ids
 from sim.llamacpp.state import AttentionState, StreamState, attention_data_bytes
-from sim.llamacpp.ubatch import Tokens
-
-if TYPE_CHECKING:
-    from sim.llamacpp.batch import Run
-    from sim.llamacpp.kv_cache import KVCache
+from sim.llamacpp.streams import Streams
 
 
-def save_state(cache: KVCache, seq: int | None) -> AttentionState:
+def save_state(cache: Streams, seq: int | None) -> AttentionState:
     """What is saved of ``seq``, or with None of all sequences.
 
     Of one sequence, cells that a token at its highest position cannot see are left out. Ids that
@@ -35,7 +30,7 @@ def save_state(cache: KVCache, seq: int | None) -> AttentionState:
     return AttentionState(cache.name, cache.rows, streams)
 
 
-def _visible(cache: KVCache, cells: Cells, seq: int) -> Cellset:
+def _visible(cache: Streams, cells: Cells, seq: int) -> Cellset:
     """The cells of ``seq`` that its highest position still sees."""
     first = cache.window.last_masked(cells.pos_max(seq)) + 1
     return cells.cells_of(seq, max(0, first))
@@ -64,7 +59,7 @@ def _owners(owner: Ids, sets: Sets) -> Ids:
     return owner
 
 
-def state_bytes(cache: KVCache, seq: int) -> int:
+def state_bytes(cache: Streams, seq: int) -> int:
     """Bytes of `save_state` for one sequence, from the counters where they tell."""
     total = 4 + 4 * cache.n_stream
     cells = cache.streams[cache.stream_of(seq)]
@@ -81,36 +76,9 @@ def state_bytes(cache: KVCache, seq: int) -> int:
     return total
 
 
-def load_state(cache: KVCache, state: AttentionState, seq: int | None) -> bool:
-    """Restore one sequence, or with None everything. See `sim.llamacpp.memory.Memory.load`."""
-    if len(state.streams) != cache.n_stream:
-        return False
-    return _load_all(cache, state) if seq is None else _load_sequence(cache, state, seq)
-
-
-def _load_sequence(cache: KVCache, state: AttentionState, seq: int) -> bool:
-    """Replace ``seq`` by the saved cells, placed as a ubatch would be (windows overwrite).
-
-    Saved state without cells leaves ``seq`` as it is (``strict`` removes it).
-    """
-    if cache.strict:
-        cache.seq_rm(seq, -1, -1)
-    for saved in state.streams:
-        if saved is None:
-            continue
-        cache.seq_rm(seq, -1, -1)
-        if (saved.owner < 0).any():
-            return False
-        parts = [(cache.stream_of(seq), Tokens(_runs(saved.pos, seq)))]
-        slot = cache.find_slot(parts, None)
-        if slot is None:
-            return False
-        cache.apply(slot)
-    return True
-
-
-def _runs(pos: Positions, seq: int) -> list[Run]:
-    """Positions in cell order as runs of one sequence."""
+def runs_of(saved: StreamState, seq: int) -> list[Run]:
+    """The saved tokens in cell order, as those of one sequence."""
+    pos = saved.pos
     breaks = np.flatnonzero(np.diff(pos) != 1) + 1
     starts = np.concatenate(([0], breaks))
     lengths = np.diff(np.append(starts, pos.size))
@@ -119,8 +87,11 @@ def _runs(pos: Positions, seq: int) -> list[Run]:
     ]
 
 
-def _load_all(cache: KVCache, state: AttentionState) -> bool:
-    """Everything from cell 0 on in the saved order; gaps, heads and pending shifts are gone."""
+def fill_all(cache: Streams, state: AttentionState) -> bool:
+    """Restore all from cell 0 on in the saved order; gaps, heads and pending shifts are gone.
+
+    False, with nothing left, where it does not fit.
+    """
     if any(saved is not None and saved.pos.size > cache.size for saved in state.streams):
         cache.clear()
         return False

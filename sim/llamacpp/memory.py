@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from sim.compiled import mypyc_attr
 from sim.llamacpp.batch import Batch, Decodes, Refusal
+from sim.llamacpp.cell_run import CellRun
 from sim.llamacpp.pending import Update
-from sim.llamacpp.ubatch import Ubatch
-
-if TYPE_CHECKING:
-    from sim.llamacpp.decode_run import CellRun
-    from sim.llamacpp.kv_cache import KVCache
-    from sim.llamacpp.placement import Slot
-    from sim.llamacpp.recurrent import RecurrentCache, StateSlot
-    from sim.llamacpp.state import CacheState
-
-
-@dataclass(slots=True)
-class Placed:
-    """Where the tokens of a decode went.
-
-    ubatches: how the batch was split. slots: per attention cache, the cells of every ubatch.
-    states: the recurrent cells of every ubatch (empty without a recurrent cache).
-    """
-
-    ubatches: list[Ubatch]
-    slots: dict[str, list[Slot]] = field(default_factory=dict)
-    states: list[StateSlot] = field(default_factory=list)
+from sim.llamacpp.placed import Placed
+from sim.llamacpp.state import CacheState
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +37,6 @@ class Memory(ABC):
     Ranges of positions are [p0, p1); p0 < 0 means 0, p1 < 0 means no end, as in the engine.
     Operations raise `EngineAborts` where the engine's process would end.
     """
-
-    @abstractmethod
-    def attention_caches(self) -> dict[str, KVCache]:
-        """The caches with K and V rows, by name: ``kv``, or ``base`` and ``swa``."""
-
-    @abstractmethod
-    def recurrent_cache(self) -> RecurrentCache | None:
-        """The cache of recurrent states, if there is one."""
 
     @abstractmethod
     def place(self, batch: Batch, n_ubatch: int) -> Placed | Refusal:

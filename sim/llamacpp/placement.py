@@ -7,27 +7,14 @@ unless the decode fails or that pass purged something: the outcome is the same, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.llamacpp.cells import Cellset, Snapshot
-from sim.llamacpp.ubatch import Tokens
-
-if TYPE_CHECKING:
-    from sim.llamacpp.kv_cache import KVCache
-
-
-@dataclass(slots=True)
-class Slot:
-    """The cells of one ubatch: per stream touched, (stream, its tokens, their cells in order).
-
-    n_kv: cells that attention of this ubatch scans, a stream (set when the ubatch is placed).
-    """
-
-    parts: list[tuple[int, Tokens, Cellset]]
-    n_kv: int = 0
+from sim.llamacpp.cells import Snapshot
+from sim.llamacpp.placed import Slot
+from sim.llamacpp.streams import Streams
 
 
 @dataclass(slots=True)
@@ -54,17 +41,21 @@ class Step:
 
 
 class Placement:
-    """The ubatches of one decode in one cache. Either `commit` or `roll_back` ends it."""
+    """The ubatches of one decode in one cache, which ``apply`` writes to it, one at a time.
 
-    __slots__ = ("_cache", "_steps")
+    Either `commit` or `roll_back` ends it.
+    """
 
-    def __init__(self, cache: KVCache) -> None:
+    __slots__ = ("_apply", "_cache", "_steps")
+
+    def __init__(self, cache: Streams, apply: Callable[[Slot], Step]) -> None:
         self._cache = cache
+        self._apply = apply
         self._steps: list[Step] = []
 
-    def add(self, step: Step) -> None:
-        """One more ubatch was placed."""
-        self._steps.append(step)
+    def add(self, slot: Slot) -> None:
+        """Place one more ubatch at the cells found for it."""
+        self._steps.append(self._apply(slot))
 
     @property
     def slots(self) -> list[Slot]:
@@ -83,7 +74,7 @@ class Placement:
         if len(self._steps) > 1 or not self._steps[0].is_final:
             self.roll_back()
             for step in self._steps:
-                self._cache.apply(step.slot)
+                self._apply(step.slot)
 
     def roll_back(self) -> None:
         """Take the ubatches back, the last one first.

@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sim.llamacpp.batch import Batch, Decodes, Refusal
+from sim.llamacpp.cell_run import CellRun
 from sim.llamacpp.cells import EMPTY
-from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.errors import EngineAborts, IntegrityError
 from sim.llamacpp.geometry import RecurrentGeometry
-from sim.llamacpp.kv_cache import KVCache
-from sim.llamacpp.memory import CacheUsage, Memory, Placed
+from sim.llamacpp.memory import CacheUsage, Memory
 from sim.llamacpp.observer import SILENT, Observer
 from sim.llamacpp.pending import Update
+from sim.llamacpp.placed import Placed, StateSlot
 from sim.llamacpp.recurrent_cells import RecurrentCells
 from sim.llamacpp.sizes import CacheBytes, recurrent_bytes
 from sim.llamacpp.state import CacheState, RecurrentState, recurrent_data_bytes
 from sim.llamacpp.streams import position_range
 from sim.llamacpp.token_ids import as_met
 from sim.llamacpp.ubatch import Ubatch, split_equal, split_singles
-
-
-@dataclass(frozen=True, slots=True)
-class StateSlot:
-    """The states of one ubatch: its s-th sequence set works on cell ``first + s``.
-
-    copies: (source, target) cells whose state moves before the ubatch runs; source -1 means a new,
-    zeroed state. A source of k*size + i is the k-th snapshot of cell i. cells: how many states the
-    graph loads and stores, from the first cell to the last one that the search touched; those
-    behind the ubatch's own are carried over as they are (``llm_graph_context::build_rs``).
-    """
-
-    first: int
-    copies: list[tuple[int, int]]
-    cells: int
 
 
 class RecurrentCache(Memory):
@@ -65,14 +49,6 @@ class RecurrentCache(Memory):
         self.strict = strict
         self.observer: Observer = SILENT
         self.cells = RecurrentCells(n_seq_max)
-
-    def attention_caches(self) -> dict[str, KVCache]:
-        """None at all."""
-        return {}
-
-    def recurrent_cache(self) -> RecurrentCache:
-        """Itself."""
-        return self
 
     def usage(self) -> CacheUsage:
         """How full the cache is; a state is live as long as it is used."""

@@ -204,7 +204,7 @@ def state_from_bytes(
     else:
         reader.expect("magic number and version", "<II", MAGIC, VERSION)
     parts: list[CacheState] = []
-    attention = context.memory.attention_caches()
+    attention = context.attention
     for name in context.memory.saved_caches(partial):
         if name in attention:
             cache = attention[name]

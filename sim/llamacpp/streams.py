@@ -22,7 +22,7 @@ def position_range(p0: int, p1: int) -> tuple[int, int | None]:
 
 
 class Streams(Memory):
-    """The cells of one attention cache, in one stream for all sequences or one for each.
+    """The cells of one attention cache, in one stream for all of ``n_seq_max`` or one for each.
 
     size: cells of a stream. streams, heads: the cells and the next cell to look at, per stream.
     """
@@ -34,6 +34,7 @@ class Streams(Memory):
         *,
         size: int,
         n_stream: int,
+        n_seq_max: int,
         window: Window,
         strict: bool,
     ) -> None:
@@ -41,6 +42,7 @@ class Streams(Memory):
         self.rows = rows
         self.size = size
         self.n_stream = n_stream
+        self.n_seq_max = n_seq_max
         self.strict = strict
         self.observer: Observer = SILENT
         self.window = window
@@ -67,6 +69,13 @@ class Streams(Memory):
     def seq_pos_max(self, seq: int) -> int:
         """Highest position of ``seq``, -1 if none."""
         return self._cells(f"seq_pos_max({seq})", seq).pos_max(seq)
+
+    def next_positions(self, seqs: list[int]) -> list[int]:
+        """See `Memory.next_positions`; ids that this cache cannot know are not looked for."""
+        if self.n_stream > 1:
+            return super().next_positions(seqs)
+        following: list[int] = (self.streams[0].refresh().end[seqs]).tolist()
+        return following
 
     # ---- pending work
 

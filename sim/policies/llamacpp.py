@@ -26,7 +26,7 @@ from sim.llamacpp.cells import EMPTY, SHARED
 from sim.llamacpp.context import Context
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.kv_cache import KVCache
-from sim.llamacpp.memory import Placed
+from sim.llamacpp.placed import Placed
 from sim.llamacpp.recurrent import RecurrentCache
 from sim.llamacpp.search import largest_free_run
 from sim.llamacpp.sizes import MAX_SEQ, ContextParams
@@ -76,8 +76,8 @@ class LlamaPolicy(LlamaOperations):
         self.ubatch = self.ubatch_of_options() or budget.max_batched_tokens
         self.context = self.make_context(self.geometry())
         self.memory = self.context.memory
-        self.caches: list[KVCache] = list(self.memory.attention_caches().values())
-        self.states = self.memory.recurrent_cache()
+        self.caches: list[KVCache] = list(self.context.attention.values())
+        self.states = self.context.recurrent
         snapshots = 0 if self.states is None else self.states.n_rs_seq
         if self.ubatch <= snapshots + 1 and snapshots:
             raise InputError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.llamacpp.memory import Placed
+from sim.llamacpp.placed import Placed
 from sim.model import LayerGroup
 from sim.step import Count, Reads
 

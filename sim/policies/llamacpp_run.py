@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sim.decode_run import DecodeRun, Stretch
+from sim.llamacpp.cell_run import CellRun
 from sim.llamacpp.cells import Cells
-from sim.llamacpp.decode_run import CellRun
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.sizes import CELL_PAD, padded
 from sim.policies.llamacpp_usage import Ints

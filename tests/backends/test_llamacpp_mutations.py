@@ -440,7 +440,7 @@ def restoring_nothing_removes_the_target(patch):
         cache.seq_rm(seq, -1, -1)
         return original(cache, state, seq)
 
-    wrap(patch, kv_state, "_load_sequence", change)
+    wrap(patch, KVCache, "_load_sequence", change)
 
 
 @mutation
@@ -463,7 +463,7 @@ def whole_state_goes_back_to_its_cells(patch):
         cache.heads[:] = heads
         return done
 
-    wrap(patch, kv_state, "_load_all", change)
+    wrap(patch, kv_cache, "fill_all", change)
 
 
 @mutation

@@ -182,13 +182,12 @@ MODELS = {
 
 
 def look_at(context):
-    memory = context.memory
-    recurrent = memory.recurrent_cache()
+    recurrent = context.recurrent
     cells = None
     if recurrent is not None:
         c = recurrent.cells
         cells = (c.pos, c.owners, c.tails, c.sources, c.rolled_back, c.head, c.used)
-    return [look(c) for c in memory.attention_caches().values()], cells
+    return [look(c) for c in context.attention.values()], cells
 
 
 @settings(max_examples=80, deadline=None)

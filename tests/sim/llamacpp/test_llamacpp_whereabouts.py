@@ -9,7 +9,7 @@ from sim.llamacpp.batch import Batch, Decodes
 from sim.llamacpp.dues import NEVER
 from sim.llamacpp.geometry import AttentionGeometry
 from sim.llamacpp.kv_cache import KVCache
-from sim.llamacpp.memory import Placed
+from sim.llamacpp.placed import Placed
 from sim.llamacpp.sizes import AttentionRows
 from sim.llamacpp.whereabouts import Whereabouts
 from sim.llamacpp.window import UNBOUNDED, Window
