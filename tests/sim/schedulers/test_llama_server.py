@@ -239,7 +239,8 @@ def test_a_recurrent_context_is_unified_or_not_as_well(streams, held, room):
     it.serve((200, 5, ((1, 205),)))
     assert sorted(slot.prompt.tokens for slot in it.scheduler.slots) == held
     # As many tokens as the engine's context would have, though states need no cells.
-    assert it.scheduler._host is not None and it.scheduler._host.room == room
+    host = it.scheduler._caches.host
+    assert host is not None and host.room == room
 
 
 def entry(host: HostPromptCache, branch: int, tokens: int, size: int) -> int:
