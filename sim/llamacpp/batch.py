@@ -28,12 +28,13 @@ class Decodes:
     It can be the first of several steps, of which each goes on where the one before ends.
     """
 
-    __slots__ = ("_positions", "_rows", "_width", "firsts", "seqs")
+    __slots__ = ("_keys", "_positions", "_rows", "_width", "firsts", "seqs")
 
     def __init__(self, seqs: NDArray[np.intp], firsts: Numbers) -> None:
         self.seqs = seqs
         self.firsts = firsts
         self._positions: Numbers | None = None
+        self._keys: Numbers | None = None
         self._rows: Numbers | None = None
         self._width = 0
 
@@ -43,12 +44,15 @@ class Decodes:
         if known is None or len(known) != steps:
             column = _STEPS[:steps] if steps <= _STEPS.size else np.arange(steps)[:, None]
             self._positions = known = self.firsts + column
-            self._rows = None
+            self._keys = self._rows = None
         return known
 
     def keys(self, steps: int) -> Numbers:
         """What cells hold that these tokens are put into, step by step (see `Cells.held`)."""
-        return (self.positions(steps) + (self.seqs << OWNER_SHIFT)).ravel()
+        positions = self.positions(steps)
+        if self._keys is None:
+            self._keys = (positions + (self.seqs << OWNER_SHIFT)).ravel()
+        return self._keys
 
     def rows(self, steps: int, where: Whereabouts) -> Numbers:
         """Where their cells are noted, step by step; the same for all that are as wide."""

@@ -125,13 +125,15 @@ class StreamRun:
             found = found[: int(late[_MOST_LATE])]
             late = late[:_MOST_LATE]
         width, now = self._width, self._clock + self._step
+        places: list[int] = late.tolist()
+        moments: list[int] = due[late].tolist()
         skipped: list[int] = []
-        for place, moment in zip(late.tolist(), due[late].tolist(), strict=True):
-            taken = place - len(skipped)
+        for i in range(len(places)):
+            taken = places[i] - len(skipped)
             if taken >= need:
                 break
-            if moment > now + taken // width:
-                skipped.append(place)
+            if moments[i] > now + taken // width:
+                skipped.append(places[i])
         if not skipped:
             return found
         kept = np.ones(found.size, np.bool_)

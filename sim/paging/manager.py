@@ -9,72 +9,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import gcd
-from typing import Final, NamedTuple
+from typing import Final
 
 from sim.errors import IntegrityError
 from sim.paging.coordinator import Coordinator, Hit
 from sim.paging.groups import NEVER, Blocks, Group, Table
+from sim.paging.holding import EVERYTHING, Holding, Moved
 from sim.paging.keys import branch_of, parts_of, public_length
 from sim.paging.pool import BlockPool
 from sim.paging.spec import GroupSpec
 from sim.paging.states import StateGroup
 from workloads.request import PrefixPath
 
-_EVERYTHING: Final = 1 << 62
 MISS: Final = Hit(0, [])
-
-
-class Moved(NamedTuple):
-    """The first ``tokens`` tokens of block ``source`` belong into block ``target`` too."""
-
-    group: int
-    source: int
-    target: int
-    tokens: int
-
-
-class Holding:
-    """What one sequence holds.
-
-    tables: one per group. path: its prefix identity. public: leading tokens that the prefix cache
-    is told of as soon as they have blocks. start, end: the tokens that room was last made for.
-    forked: whether it began as a copy of another, or was copied. open_tail: whether its last block
-    may be shared, or was written before. drop_at: tokens that have to be computed before anything
-    falls out of a window. final: tokens it will have in the end. surplus: room in
-    its last block that it will never use, as far as it is known. known: tokens that are known as
-    soon as they have room; of those behind them the last one with room is not. room: tokens that
-    all tables have room for, or fewer. writes: branches it goes on, if others may be on them too.
-    """
-
-    __slots__ = (
-        "drop_at",
-        "end",
-        "final",
-        "forked",
-        "known",
-        "open_tail",
-        "path",
-        "public",
-        "room",
-        "start",
-        "surplus",
-        "tables",
-        "writes",
-    )
-
-    def __init__(self, tables: list[Table], path: PrefixPath, public: int) -> None:
-        self.tables = tables
-        self.path = path
-        self.public = public
-        self.forked = self.open_tail = False
-        self.start = self.end = self.final = self.surplus = self.room = 0
-        self.drop_at = NEVER
-        self.known = _EVERYTHING
-        self.writes: list[int] = []
-
-    def told(self, tokens: int) -> int:
-        """How many of the first ``tokens`` tokens, which have room, the cache is told of."""
-        return tokens if tokens <= self.known else max(self.known, tokens - 1)
 
 
 class BlockManager:
@@ -130,7 +77,7 @@ class BlockManager:
 
     def public_length(self, owner: int, path: PrefixPath) -> int:
         """Leading tokens whose blocks the prefix cache is told of as soon as there are any."""
-        return _EVERYTHING if owner in self._returning else public_length(path)
+        return EVERYTHING if owner in self._returning else public_length(path)
 
     def need(self, owner: int, computed: int, tokens: int, hit: Hit = MISS) -> int:
         """Blocks off the free queue that room for ``tokens`` tokens takes.
@@ -345,7 +292,7 @@ class BlockManager:
         self, holding: Holding, peers: list[Group], first: int, stop: int, tokens: int
     ) -> None:
         """Tell the prefix cache of private blocks, if full with ``tokens`` tokens, now given up."""
-        if self.caching and holding.public < _EVERYTHING:
+        if self.caching and holding.public < EVERYTHING:
             size = peers[0].size
             stop = min(stop, tokens // size)
             self._tell(holding, peers, max(first, holding.public // size), stop)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from operator import add
 
 from sim.paging.groups import Group, Table
-from sim.paging.manager import BlockManager, Holding
+from sim.paging.holding import Holding
+from sim.paging.manager import BlockManager
 from sim.sequence import Sequence
 from sim.step import Count
 from sim.usage import Usage

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sim.paging.manager import Holding
+from sim.paging.holding import Holding
 from sim.sequence import Sequence
 from workloads.request import PrefixPath
 

@@ -16,7 +16,8 @@ from sim.errors import IntegrityError
 from sim.model import LayerGroup
 from sim.paging.forecast import Forecast
 from sim.paging.groups import Group
-from sim.paging.manager import BlockManager, Holding
+from sim.paging.holding import Holding
+from sim.paging.manager import BlockManager
 from sim.paging.occupancy import Occupancy, Totals
 from sim.paging.reads import reads_of_run
 from sim.paging.run import Members

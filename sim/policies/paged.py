@@ -20,7 +20,8 @@ from sim.errors import IntegrityError
 from sim.paging.coordinator import Hit
 from sim.paging.groups import Group
 from sim.paging.growth import GrowingRun
-from sim.paging.manager import MISS, BlockManager, Holding
+from sim.paging.holding import Holding
+from sim.paging.manager import MISS, BlockManager
 from sim.paging.occupancy import Occupancy, Totals, final_length
 from sim.paging.owners import Map, owners_of
 from sim.paging.reads import reads_of_step

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sim.paging.holding import Holding
 from sim.paging.keys import KeyMaker, branch_of, parts_of
-from sim.paging.manager import Holding
 from sim.paging.refusals import Writers
 from sim.sequence import Sequence
 from workloads.request import PrefixPath, Request
