@@ -17,6 +17,7 @@ from pathlib import Path
 from backends.conformance.recording import Record, find_recordings, read_records
 from backends.conformance.vllm_speed import replay_timed
 from backends.vllm_recorder.engine import Engine, require_vllm
+from workloads.errors import InputError
 
 RUNS = 3
 
@@ -90,18 +91,31 @@ def _read(path: Path) -> tuple[Record, dict[str, Record], list[Event]]:
     return header, requests, events
 
 
-def main(arguments: list[str]) -> None:
-    """Print a line for every recording."""
-    print(f"vLLM {require_vllm()}, Python {sys.version.split()[0]}, best of {RUNS} runs")
+def main(arguments: list[str]) -> int:
+    """Print a line for every recording; 1 where one was not replayed alike, 2 for bad input."""
+    try:
+        version = require_vllm()
+        paths = [found for each in arguments for found in find_recordings(Path(each))]
+        return _print_table(version, paths)
+    except (InputError, OSError) as error:
+        print(f"speed: {error}", file=sys.stderr)
+        return 2
+
+
+def _print_table(version: str, paths: list[Path]) -> int:
+    alike = True
+    print(f"vLLM {version}, Python {sys.version.split()[0]}, best of {RUNS} runs")
     print(f"{'recording':32} {'steps':>6} {'vLLM s':>8} {'kvlab s':>8} {'faster':>7}")
-    for path in (found for each in arguments for found in find_recordings(Path(each))):
+    for path in paths:
         speed = compare(path)
+        alike &= speed.agree
         doubt = "" if speed.agree else "  the two did not do the same"
         print(
             f"{speed.name:32} {speed.steps:6} {speed.vllm_s:8.3f} {speed.kvlab_s:8.4f} "
             f"{speed.ratio:6.1f}x{doubt}"
         )
+    return 0 if alike else 1
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
