@@ -67,12 +67,14 @@ class RunResult:
         """Results from the plain columns of a simulation.
 
         Options that are None are left out of the config (TOML has no word for it), NaN becomes
-        None in the summary. Raises `InputError` for a missing column or metric.
+        None in the summary. A run in which nothing could be served has no samples, and no columns
+        of them. Raises `InputError` for a missing column or metric.
         """
+        timeline = timeline_columns or dict.fromkeys(TIMELINE_COLUMNS, ())
         return cls(
             _plain(config),
             frame_of(table_of(request_columns, REQUEST_COLUMNS, "requests")),
-            frame_of(table_of(timeline_columns, TIMELINE_COLUMNS, "timeline")),
+            frame_of(table_of(timeline, TIMELINE_COLUMNS, "timeline")),
             _checked_summary(_without_nan(_plain(summary, keep_none=True)), "summary"),
         )
 

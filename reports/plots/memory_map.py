@@ -83,7 +83,7 @@ def _draw_panel(axes: Axes, policy: str, cache: int, run: RunResult, axis: TimeA
         axes.set_title(f"{what['name']}: {what['cells']:,} cells", loc="right", fontweight="normal")
     owners = run.owners(cache)
     if owners is None or owners.size == 0:
-        say(axes, "has no cells to draw")
+        say(axes, "nothing was served" if run.timeline.empty else "has no cells to draw")
         return
     times = run.timeline["time_s"].to_numpy(float)
     if times[0] >= end_of(run):

@@ -17,7 +17,7 @@ from sim.budget import Budget
 from sim.hardware import HardwareSheet
 from sim.model import LayerGroup, ModelSpec
 from sim.step import Work
-from sim.timing.base import Seconds
+from sim.timing.base import Seconds, TimeModel
 from sim.timing.grid import Floats, Grid
 from sim.timing.roofline import Roofline
 from workloads.errors import InputError
@@ -49,7 +49,7 @@ class Measured(NamedTuple):
     longest: float
 
 
-class AttentionTables(Roofline):
+class AttentionTables(TimeModel):
     """Measured attention of live tokens; linear layers, copies and overhead from the sheet.
 
     Decodes of unequal length count as a batch of their mean length. A prefill with a prefix costs
@@ -61,8 +61,9 @@ class AttentionTables(Roofline):
     sees_prefills = True
 
     def __init__(self, budget: Budget, hardware: HardwareSheet, measured: list[Measured]) -> None:
-        super().__init__(budget, hardware)
+        self._groups = budget.model.groups()
         self._measured = measured
+        self._rest = Roofline(budget, hardware)
 
     @classmethod
     def of(cls, budget: Budget, hardware: HardwareSheet, path: str) -> Self:
@@ -72,11 +73,16 @@ class AttentionTables(Roofline):
 
     def seconds(self, work: Work) -> Seconds:
         """Overhead, linear layers, attention of every group, copies; in this order."""
-        total: Any = work.passes * self.overhead + self._linear(work)
-        for group, found in zip(self.groups, self._measured, strict=True):
+        rest = self._rest
+        total: Any = work.passes * rest.overhead + rest.linear(work)
+        for group, found in zip(self._groups, self._measured, strict=True):
             total = total + group.attending * 1e-3 * _milliseconds(found, work)
-        total = total + 2 * (work.copy_bytes + work.shift_bytes) / self.copy_bandwidth
+        total = total + 2 * (work.copy_bytes + work.shift_bytes) / rest.copy_bandwidth
         return total if work.steps > 1 else float(np.atleast_1d(total)[0])
+
+    def swap_seconds(self, n_bytes: int, to_host: bool) -> float:
+        """As the roofline has it."""
+        return self._rest.swap_seconds(n_bytes, to_host)
 
     @property
     def outside(self) -> list[str]:

@@ -59,6 +59,7 @@ class Roofline(TimeModel):
             _Attention(self, group, cell_bytes or group.state_bytes)
             for group, cell_bytes in zip(self.groups, self.cell_bytes, strict=True)
         ]
+        self._is_plain = type(self).seconds is Roofline.seconds
         self._clocks: dict[int, _RooflineClock] = {}
         self._weights: dict[int, float] = {}
         """Bytes of weights that are read, by the tokens of a pass if they choose experts."""
@@ -72,12 +73,13 @@ class Roofline(TimeModel):
 
     def seconds(self, work: Work) -> Seconds:
         """Overhead, linear layers, attention of every group, copies; in this order."""
-        total: Seconds = work.passes * self.overhead + self._linear(work)
+        total: Seconds = work.passes * self.overhead + self.linear(work)
         for group, reads in enumerate(work.reads):
             total = total + self._attention[group].of(reads)
         return total + 2 * (work.copy_bytes + work.shift_bytes) / self.copy_bandwidth
 
-    def _linear(self, work: Work) -> Any:
+    def linear(self, work: Work) -> Any:
+        """Seconds of the linear layers: the slower of reading their weights and of computing."""
         flops = work.tokens * self.body_flops + work.sequences * self.head_flops
         weights = work.passes * self._weight_bytes(work.tokens)
         memory, arithmetic = weights / self.bandwidth, flops / self.linear_rate
@@ -96,11 +98,16 @@ class Roofline(TimeModel):
             found = self._weights[tokens] = self.model.read_weight_bytes(tokens)
         return found
 
-    def decode_clock(self, sequences: int) -> DecodeClock:
-        """The same sums as `seconds`, term by term, with what does not change left out."""
+    def decode_clock(self, sequences: int) -> DecodeClock | None:
+        """The same sums as `seconds`, term by term, with what does not change left out.
+
+        None for a subclass with a `seconds` of its own, which these sums know nothing of.
+        """
+        if not self._is_plain:
+            return None
         clock = self._clocks.get(sequences)
         if clock is None:
-            start = 1 * self.overhead + self._linear(Work(sequences, sequences, ()))
+            start = 1 * self.overhead + self.linear(Work(sequences, sequences, ()))
             clock = self._clocks[sequences] = _RooflineClock(start, self._attention)
         return clock
 

@@ -99,6 +99,18 @@ def test_a_request_longer_than_the_cache_is_failed_and_counted(tmp_path):
         assert (summary["requests_completed"], summary["requests_failed"]) == (1, 1)
 
 
+def test_where_nothing_fits_there_is_a_result_that_says_so(tmp_path):
+    out = tmp_path / "out"
+    options = ["--policies", "contiguous,paged", "--kv-tokens", "64", "--out", str(out)]
+    done = kvlab("compare", "--workload", trace(tmp_path, GOOD), *options)
+    assert done.returncode == 0, done.stderr
+    assert "No policy finished a request" in done.stdout
+    assert (out / "report.html").is_file() and (out / "plots/memory_map.svg").is_file()
+    files = ["--perfetto", str(tmp_path / "run.json"), "--prometheus", str(tmp_path / "run.prom")]
+    assert kvlab("export", str(out / "paged"), *files).returncode == 0
+    assert kvlab("report", str(out)).returncode == 0
+
+
 def test_json_has_the_promised_names():
     done = kvlab("compare", *SMALL, "--policies", "none,contiguous,ring,paged,iswa", "--json")
     assert done.returncode == 0, done.stderr

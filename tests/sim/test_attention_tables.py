@@ -9,44 +9,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from measured_times import LLAMA, write_attention_tables
 
 from sim.budget import Budget
 from sim.hardware import hardware_of
 from sim.model_files.lookup import model_of
 from sim.step import Reads, Work
-from sim.timing.attention_tables import DECODE, PREFILL, AttentionTables
+from sim.timing.attention_tables import DECODE, AttentionTables
 from sim.timing.roofline import Roofline
 from workloads.errors import InputError
 
 SHARED = Path(os.environ.get("KVLAB_SHARED", Path(__file__).parents[2] / ".." / "shared"))
 H100 = SHARED / "data" / "aiconfigurator" / f"h100_sxm_vllm0.24_{DECODE}.parquet"
-LLAMA = {"num_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "kv_cache_dtype": "bfloat16"}
 
 
 def budget(model: str = "llama-3.1-8b", kind: str = "bf16") -> Budget:
     return Budget(model_of(model), 1 << 34, kind, kind)
 
 
-def frame_of(rows):
-    return pd.DataFrame(rows).assign(**LLAMA, window_size=0)
-
-
 @pytest.fixture
 def tables(tmp_path):
-    """Decodes: 1 ms + 10 us a cell; prefills: 1 ms + 1 us a pair."""
-    decode = [
-        {"batch_size": b, "isl": 1, "step": n - 1, "latency": 1 + b * n / 100}
-        for b in (1, 4, 16)
-        for n in (2, 64, 1024)
-    ]
-    prefill = [
-        {"batch_size": b, "isl": n, "step": 0, "latency": 1 + b * n * (n + 1) / 2 / 1e3}
-        for b in (1, 4)
-        for n in range(1, 129)
-    ]
-    frame_of(decode).to_parquet(tmp_path / f"a_{DECODE}.parquet")
-    frame_of(prefill).to_parquet(tmp_path / f"a_{PREFILL}.parquet")
-    return str(tmp_path / f"a_{DECODE}.parquet")
+    return write_attention_tables(tmp_path)
 
 
 @cache
@@ -58,7 +41,7 @@ def attention_ms(path, work: Work):
     """Milliseconds of one layer: the model's time less what a roofline says of the rest."""
     model = model_at(str(path))
     rest = Roofline(budget(), hardware_of("h100"))
-    other = work.passes * rest.overhead + rest._linear(work)
+    other = work.passes * rest.overhead + rest.linear(work)
     return (np.asarray(model.seconds(work)) - other) / 32 * 1e3
 
 

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from made_up_clocks import CrookedTime, FlatTime
 from step_ends import ends_of
 
+from sim.hardware import hardware_of
 from sim.metrics import Objectives, request_columns, summary_of, timeline_columns
 from sim.plugins import policy_of, scheduler_of
 from sim.simulation import Simulation
+from sim.timing.roofline import Roofline
 from workloads.errors import InputError
 from workloads.request import Request, Traffic, Workload
 
@@ -77,6 +79,24 @@ def test_an_arrival_during_a_step_is_seen_by_the_next(budget_of):
         rows = dict(zip(columns["request"].tolist(), columns["queue_s"].tolist(), strict=True))
         # Steps: [0, 2] prefill; the arrival at 2.0 is seen at 2.0, that at 2.5 at the next end.
         assert rows == {0: 0.0, 1: 0.0, 2: 2.0 + (1 + 9 / 8) - 2.5}
+
+
+class Doubled(Roofline):
+    """Every step takes twice as long."""
+
+    def seconds(self, work):
+        return 2 * super().seconds(work)
+
+
+def test_a_roofline_of_ones_own_prices_runs_as_it_prices_steps(budget_of):
+    budget, sheet, workload = budget_of(), hardware_of("h100"), Listed([(0.0, 8, 50)])
+    plain = ends_of(simulate(workload, budget, model=Roofline(budget, sheet)))
+    runs, steps = (
+        ends_of(simulate(workload, budget, model=Doubled(budget, sheet), exact_steps=exact))
+        for exact in (False, True)
+    )
+    assert runs.tolist() == steps.tolist()
+    assert runs == pytest.approx(2 * plain, abs=50 * TICK)
 
 
 def test_prompts_are_cut_at_the_token_budget(budget_of):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from measured_times import DENSE, attention_us, crooked_us, write_profile
 
 from sim.budget import Budget
 from sim.hardware import hardware_of
@@ -20,41 +21,6 @@ from workloads.errors import InputError
 
 FREE = VllmCosts(graph_gap=0.0, stream_gap=0.0)
 LINKED = hardware_of("rtx-pro-6000")
-
-DENSE = ("embedding", "layernorm", "qkv_proj", "o_proj", "gate_up_proj", "down_proj", "act_fn")
-
-
-def attention_us(chunk, prefix, n, length):
-    """What the hand-made profile says: linear in each, but with a product of two."""
-    return 2.0 + 0.01 * chunk + 0.0001 * chunk * prefix + 0.5 * n + 0.001 * n * length
-
-
-def write_profile(root: Path, attention=attention_us, skew=True) -> Path:
-    root.mkdir(exist_ok=True)
-    dense = [f"{name},{t},{base + 0.1 * t}" for base, name in enumerate(DENSE, 1) for t in (1, 101)]
-    (root / "dense.csv").write_text("\n".join(["layer,tokens,time_us", *dense]))
-    heads = [f"{name},{n},{10 + n}" for name in ("lm_head", "sampler") for n in (1, 65)]
-    (root / "per_sequence.csv").write_text("\n".join(["layer,sequences,time_us", *heads]))
-    rows = ["prefill_chunk,kv_prefill,n_decode,kv_decode,time_us"]
-    for chunk in (0, 16, 64, 256):
-        for prefix in (0, 512, 2048) if chunk else (0,):
-            for n in (0, 1, 8, 64):
-                for length in (16, 1024, 4096) if n else (0,):
-                    if chunk or n:
-                        time = attention(chunk, prefix, n, length)
-                        rows.append(f"{chunk},{prefix},{n},{length},{time}")
-    (root / "attention.csv").write_text("\n".join(rows))
-    if skew:
-        rows = ["regime,n,nb,ratio,skew,pc,kp,kvs,kv_big,t_mean_us,alpha"]
-        for chunk in (0, 16, 256):
-            for n in (2, 8, 64):
-                for long in (1, n // 2):
-                    for prefix in (0, 2048) if chunk else (0,):
-                        for big in (64, 512, 4096):
-                            alpha = 0.5 * long / n
-                            rows.append(f"x,{n},{long},0,4.0,{chunk},{prefix},1,{big},9,{alpha}")
-        (root / "skew.csv").write_text("\n".join(dict.fromkeys(rows)))
-    return root
 
 
 @pytest.fixture
@@ -306,7 +272,7 @@ def test_what_a_layerwise_profile_cannot_time_is_refused(profile, budget_of):
 def test_a_run_of_steps_has_the_bits_of_its_steps(tmp_path_factory, lengths, steps):
     profile = tmp_path_factory.getbasetemp() / "crooked"
     if not profile.exists():
-        write_profile(profile, lambda *where: 1 + sqrt(attention_us(*where)))
+        write_profile(profile, crooked_us)
     table = _crooked_table(profile)
     grown = np.arange(1, steps + 1, dtype=np.int64)
     n, total = len(lengths), sum(lengths)
