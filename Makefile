@@ -12,8 +12,9 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n auto
 
+# Of the compiled kvlab, where it has been made.
 bench: $(INSTALLED)
-	$(BIN)/kvlab bench
+	$(or $(wildcard .venv-compiled/bin/kvlab),$(BIN)/kvlab) bench
 
 # kvlab with what every event goes through compiled by mypyc, in an environment of its own, to be
 # made anew when the code changes. Built from an archive, so that no libraries lie beside the sources.
