@@ -24,6 +24,7 @@ from sim.errors import IntegrityError
 from sim.llamacpp.batch import Batch, Decodes, Refusal
 from sim.llamacpp.cells import EMPTY, SHARED
 from sim.llamacpp.context import Context
+from sim.llamacpp.errors import ContextRefused, EngineAborts
 from sim.llamacpp.geometry import CacheGeometry
 from sim.llamacpp.kv_cache import KVCache
 from sim.llamacpp.placed import Placed
@@ -74,7 +75,10 @@ class LlamaPolicy(LlamaOperations):
                 f"got {self.sequences}"
             )
         self.ubatch = self.ubatch_of_options() or budget.max_batched_tokens
-        self.context = self.make_context(self.geometry())
+        try:
+            self.context = self.make_context(self.geometry())
+        except (ContextRefused, EngineAborts) as error:
+            raise InputError(f"{self.name}: {error}") from error
         self.memory = self.context.memory
         self.caches: list[KVCache] = list(self.context.attention.values())
         self.states = self.context.recurrent

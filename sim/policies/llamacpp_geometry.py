@@ -7,7 +7,6 @@ from collections.abc import Callable
 from sim.budget import Budget
 from sim.groups import LayerGroup
 from sim.llamacpp.context import Context
-from sim.llamacpp.errors import ContextRefused
 from sim.llamacpp.geometry import AttentionGeometry, CacheGeometry, RecurrentGeometry
 from sim.llamacpp.sizes import CELL_PAD, ContextParams
 from sim.llamacpp.window import UNBOUNDED, Window
@@ -60,10 +59,7 @@ def largest_context(
     """
 
     def context(pads: int) -> Context:
-        try:
-            return Context(geometry, params(pads * CELL_PAD))
-        except ContextRefused as error:
-            raise InputError(f"{policy}: {error}") from error
+        return Context(geometry, params(pads * CELL_PAD))
 
     def size(pads: int) -> int:
         return sum(part.total for part in context(pads).memory_breakdown().values())

@@ -293,6 +293,14 @@ def test_options_that_cannot_be_are_refused():
         policy_of("ring", budget("hybrid"), {"window": 40})
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("recurrent", "states"), ("hybrid", "hybrid"), ("ring", "hybrid")]
+)
+def test_a_cache_type_that_the_engine_does_not_know_is_refused_in_one_line(name, kind):
+    with pytest.raises(InputError, match=f"{name}: cache type 'fp8'; known: f32, f16"):
+        policy_of(name, budget(kind, kv_type_k="fp8", kv_type_v="fp8"))
+
+
 def test_rows_of_cells_cannot_be_promised_beside_states():
     with pytest.raises(
         InputError, match=r"ring\.slots: expected scattered, as .* recurrent states"
