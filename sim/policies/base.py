@@ -219,6 +219,8 @@ class Policy(SequenceOperations, ABC):
         """Plan up to ``steps`` decode steps, or None where only single steps are offered.
 
         The plan ends before a step that would need `allocate` to say no. Changes nothing.
+        Whoever derives from a policy with plans and does something else in a step has to plan
+        that, too, or answer None.
         """
         del seqs, steps
         return None

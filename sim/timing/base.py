@@ -64,7 +64,8 @@ class TimeModel(ABC):
     def decode_clock(self, sequences: int) -> DecodeClock | None:
         """`seconds` for decode steps of so many sequences whose reads are numbers.
 
-        None where there is no such clock, because other things than reads count.
+        None where there is no such clock, because other things than reads count; so for whoever
+        derives from a model with a clock and times steps in another way.
         """
         del sequences
         return None
