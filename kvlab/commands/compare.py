@@ -91,7 +91,9 @@ def compare(
     max_batched_tokens: int | None = typer.Option(None, help="Tokens of one step."),
     max_model_len: int | None = typer.Option(None, help="Longest sequence in tokens."),
     block_size: int | None = typer.Option(None, help="Tokens of a block of paged policies."),
-    time_model: str | None = typer.Option(None, help="roofline, or NAME:PATH: table, attention-tables, calibration."),
+    time_model: str | None = typer.Option(
+        None, help="roofline, or NAME:PATH: table, attention-tables, calibration."
+    ),
     slo_ttft: float | None = typer.Option(None, help="Objective for the first token, seconds."),
     slo_tpot: float | None = typer.Option(None, help="Objective for the time per token, seconds."),
     exact_steps: bool = typer.Option(False, "--exact-steps", help="Take every step by itself."),
