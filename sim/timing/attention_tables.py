@@ -112,7 +112,10 @@ def measured(path: str, shapes: list[Shape]) -> list[Measured]:
     Raises `InputError` where they cannot be read or have no rows of a shape.
     """
     if DECODE not in Path(path).name:
-        raise InputError(f"attention-tables:{path}: expected the path of a *{DECODE}.parquet")
+        found = f", got {path!r}" if path else ""
+        raise InputError(
+            f"attention-tables: expected attention-tables:FILE, a *{DECODE}.parquet{found}"
+        )
     decode = _frame(Path(path))
     prefill = _frame(Path(path).with_name(Path(path).name.replace(DECODE, PREFILL)))
     return [_measured(decode, prefill, shape, path) for shape in shapes]

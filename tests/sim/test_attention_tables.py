@@ -103,7 +103,7 @@ def test_files_that_cannot_be_used_are_refused(tmp_path, tables):
     def of(path):
         return AttentionTables.of(budget(), hardware_of("h100"), str(path))
 
-    with pytest.raises(InputError, match="expected the path of a"):
+    with pytest.raises(InputError, match="expected attention-tables:FILE, a"):
         of("")
     with pytest.raises(InputError, match="cannot be read"):
         of(tmp_path / f"b_{DECODE}.parquet")
