@@ -240,7 +240,7 @@ class Paged(PagedOperations):
         """Whole blocks are read; shared blocks that are written to were copied."""
         self.settle(step)
         batch, apart = parts_of(step.runs)
-        if batch is not None and self._are_all_that_grows(batch.size + len(apart)):
+        if batch is not None and self._are_everybody(batch.size + len(apart)):
             return self.placed(step, (self._reads_of_everybody(batch, apart),))
         starts, sizes = (
             np.array([(start, n) for _, start, n in step.runs], dtype=np.int64).reshape(-1, 2).T
@@ -252,7 +252,7 @@ class Paged(PagedOperations):
         )
         return self.placed(step, reads)
 
-    def _are_all_that_grows(self, sequences: int) -> bool:
+    def _are_everybody(self, sequences: int) -> bool:
         """Whether so many are all holders, and hold just what they need."""
         return self._grows_only and sequences == len(self._seqs) and not self.manager.open_tails
 
