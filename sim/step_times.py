@@ -47,8 +47,9 @@ class StepTimes:
         self.steps = log.steps
         self._chunks, waits = log.packed()
         self._places = np.cumsum([0, *(len(counts) for counts, _, _ in self._chunks)])
-        self._wait_places = np.array(sorted(waits), dtype=np.int64)
-        self._waits = np.array([waits[place] for place in sorted(waits)], dtype=np.int64)
+        places = sorted(waits)
+        self._wait_places = np.array(places, dtype=np.int64)
+        self._waits = np.array([waits[place] for place in places], dtype=np.int64)
         # Numbers of the first steps of all chunks, and when the steps before them ended.
         self._first = np.zeros(len(self._chunks) + 1, dtype=np.int64)
         self._before = np.zeros(len(self._chunks) + 1, dtype=np.int64)

@@ -30,16 +30,15 @@ def plan_decode_run(cache: Streams, decodes: Decodes, n: int) -> CellRun:
     The sequences are distinct, their ids valid. No step is planned where a sequence's next position
     does not follow what it has here. Nothing changes.
     """
-    nothing = no_steps(decodes)
     if n <= 0 or decodes.seqs.size == 0:
-        return nothing
+        return no_steps(decodes)
     if cache.n_stream == 1:
         following = cache.streams[0].refresh().end[decodes.seqs]
     else:
         following = np.array(cache.next_positions(decodes.seqs.tolist()))
     others = following != decodes.firsts
     if np.count_nonzero(others) and following[others].any():
-        return nothing
+        return no_steps(decodes)
     if cache.n_stream == 1:
         return CellRun(decodes, *_plan_stream(cache, 0, decodes, n))
     lanes = [

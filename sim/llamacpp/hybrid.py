@@ -28,6 +28,7 @@ class HybridCache(Memory):
     def __init__(self, attention: KVCache | ISWACache, recurrent: RecurrentCache) -> None:
         self.attention = attention
         self.recurrent = recurrent
+        self._is_plain = is_a(attention, KVCache)
 
     # ---- placing tokens
 
@@ -122,14 +123,12 @@ class HybridCache(Memory):
 
     def save(self, seq: int | None, partial: bool) -> list[CacheState]:
         """Attention, then states; partial leaves a plain attention cache out."""
-        plain = is_a(self.attention, KVCache)
-        attention = [] if partial and plain else self.attention.save(seq, partial)
+        attention = [] if partial and self._is_plain else self.attention.save(seq, partial)
         return attention + self.recurrent.save(seq, partial)
 
     def saved_caches(self, partial: bool) -> list[str]:
         """Those of the attention half (a plain one not if partial), and the states."""
-        plain = is_a(self.attention, KVCache)
-        attention = [] if partial and plain else self.attention.saved_caches(partial)
+        attention = [] if partial and self._is_plain else self.attention.saved_caches(partial)
         return [*attention, self.recurrent.name]
 
     def load(self, states: list[CacheState], seq: int | None) -> bool:
@@ -140,8 +139,7 @@ class HybridCache(Memory):
 
     def state_bytes(self, seq: int, partial: bool) -> int:
         """Bytes of what `save` would save."""
-        plain = is_a(self.attention, KVCache)
-        attention = 0 if partial and plain else self.attention.state_bytes(seq, partial)
+        attention = 0 if partial and self._is_plain else self.attention.state_bytes(seq, partial)
         return attention + self.recurrent.state_bytes(seq, partial)
 
     def snapshot(self) -> Any:

@@ -6,6 +6,7 @@ import json
 
 import pandas as pd
 import pytest
+from measured_times import LLAMA
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -19,8 +20,6 @@ from sim.timing import calibrations
 from sim.timing.attention_tables import DECODE, PREFILL
 from sim.timing.calibrations import calibration_path
 from workloads.errors import InputError
-
-LLAMA = {"num_heads": 32, "num_key_value_heads": 8, "head_dim": 128, "kv_cache_dtype": "bfloat16"}
 
 
 def point(kernel, seconds, predicted, held_out=False, **params):
